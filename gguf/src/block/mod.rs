@@ -1,0 +1,1 @@
+//! One file per block format: its layout, `decode`, `encode`.
