@@ -1,5 +1,8 @@
 //! chaski: run language models from a single GGUF file on ordinary machines.
 
 pub mod chat;
+pub mod cpu;
+pub mod kv;
 pub mod sample;
+pub mod tensor;
 pub mod tokenizer;
