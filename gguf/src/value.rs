@@ -1,5 +1,7 @@
 //! Metadata values, borrowed from the file.
 
+use byteorder::{ByteOrder, LittleEndian as Le};
+
 /// The type of a metadata value, with its id in the file.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +50,8 @@ pub struct Array<'a> {
     pub len: usize,
     /// The elements as they lie in the file.
     pub bytes: &'a [u8],
+    /// Version 1: the lengths of strings and of inner arrays have 32 bits.
+    pub(crate) narrow: bool,
 }
 
 /// A metadata value that owns its data (for writing and for overrides).
@@ -73,10 +77,25 @@ impl ValueType {
     /// The type of this id, if there is one.
     pub fn from_id(id: u32) -> Option<Self> {
         use ValueType as T;
-        [T::U8, T::I8, T::U16, T::I16, T::U32, T::I32, T::F32, T::Bool, T::String, T::Array, T::U64, T::I64, T::F64]
-            .into_iter()
-            .find(|t| *t as u32 == id)
+        [
+            T::U8,
+            T::I8,
+            T::U16,
+            T::I16,
+            T::U32,
+            T::I32,
+            T::F32,
+            T::Bool,
+            T::String,
+            T::Array,
+            T::U64,
+            T::I64,
+            T::F64,
+        ]
+        .get(id as usize)
+        .copied()
     }
+
     /// Bytes of a value of fixed size; none for strings and arrays.
     pub fn fixed_size(self) -> Option<usize> {
         use ValueType as T;
@@ -90,7 +109,48 @@ impl ValueType {
     }
 }
 
+impl std::fmt::Display for ValueType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use ValueType as T;
+        f.write_str(match self {
+            T::U8 => "u8",
+            T::I8 => "i8",
+            T::U16 => "u16",
+            T::I16 => "i16",
+            T::U32 => "u32",
+            T::I32 => "i32",
+            T::F32 => "f32",
+            T::Bool => "bool",
+            T::String => "string",
+            T::Array => "array",
+            T::U64 => "u64",
+            T::I64 => "i64",
+            T::F64 => "f64",
+        })
+    }
+}
+
 impl<'a> Value<'a> {
+    /// Its type.
+    pub fn ty(&self) -> ValueType {
+        use ValueType as T;
+        match self {
+            Value::U8(_) => T::U8,
+            Value::I8(_) => T::I8,
+            Value::U16(_) => T::U16,
+            Value::I16(_) => T::I16,
+            Value::U32(_) => T::U32,
+            Value::I32(_) => T::I32,
+            Value::F32(_) => T::F32,
+            Value::Bool(_) => T::Bool,
+            Value::String(_) => T::String,
+            Value::Array(_) => T::Array,
+            Value::U64(_) => T::U64,
+            Value::I64(_) => T::I64,
+            Value::F64(_) => T::F64,
+        }
+    }
+
     /// As an unsigned integer, if it is an integer that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
@@ -105,6 +165,7 @@ impl<'a> Value<'a> {
             _ => None,
         }
     }
+
     /// As a signed integer, if it is an integer that fits.
     pub fn as_i64(&self) -> Option<i64> {
         match *self {
@@ -115,6 +176,7 @@ impl<'a> Value<'a> {
             _ => self.as_u64().and_then(|v| v.try_into().ok()),
         }
     }
+
     /// As a float, if it is one.
     pub fn as_f32(&self) -> Option<f32> {
         match *self {
@@ -123,71 +185,172 @@ impl<'a> Value<'a> {
             _ => None,
         }
     }
+
+    /// As a double, if it is a float.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Value::F32(v) => Some(v.into()),
+            Value::F64(v) => Some(v),
+            _ => None,
+        }
+    }
+
     /// As a bool, if it is one.
     pub fn as_bool(&self) -> Option<bool> {
         if let Value::Bool(v) = *self { Some(v) } else { None }
     }
+
     /// As a string, if it is one.
     pub fn as_str(&self) -> Option<&'a str> {
         if let Value::String(v) = *self { Some(v) } else { None }
     }
+
     /// As an array, if it is one.
     pub fn as_array(&self) -> Option<Array<'a>> {
         if let Value::Array(v) = *self { Some(v) } else { None }
+    }
+
+    /// A copy that does not borrow from the file. An array takes many times its size in the file.
+    pub fn to_owned(&self) -> OwnedValue {
+        match *self {
+            Value::U8(v) => OwnedValue::U8(v),
+            Value::I8(v) => OwnedValue::I8(v),
+            Value::U16(v) => OwnedValue::U16(v),
+            Value::I16(v) => OwnedValue::I16(v),
+            Value::U32(v) => OwnedValue::U32(v),
+            Value::I32(v) => OwnedValue::I32(v),
+            Value::F32(v) => OwnedValue::F32(v),
+            Value::Bool(v) => OwnedValue::Bool(v),
+            Value::String(v) => OwnedValue::String(v.into()),
+            Value::Array(v) => OwnedValue::Array(v.ty, v.iter().map(|v| v.to_owned()).collect()),
+            Value::U64(v) => OwnedValue::U64(v),
+            Value::I64(v) => OwnedValue::I64(v),
+            Value::F64(v) => OwnedValue::F64(v),
+        }
     }
 }
 
 impl<'a> Array<'a> {
     /// Every element in order.
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + 'a {
-        let (ty, mut bytes) = (self.ty, self.bytes);
+        let Array { ty, mut bytes, narrow, .. } = *self;
         (0..self.len).map_while(move |_| {
-            let (value, used) = parse(ty, bytes)?;
-            bytes = &bytes[used..];
+            let (value, used) = parse(ty, bytes, narrow)?;
+            bytes = bytes.get(used..)?;
             Some(value)
         })
     }
+
     /// The elements as strings; none if the array holds another type.
     pub fn strings(&self) -> Option<impl Iterator<Item = &'a str> + 'a> {
         (self.ty == ValueType::String).then(|| self.iter().filter_map(|v| v.as_str()))
     }
 }
 
-/// Parse a value of a known type from the start of `bytes`; the value and the bytes it took.
-pub(crate) fn parse(ty: ValueType, bytes: &[u8]) -> Option<(Value<'_>, usize)> {
-    fn le<const N: usize>(b: &[u8]) -> Option<[u8; N]> {
-        b.first_chunk::<N>().copied()
+/// Parse a value of a known type from the start of `bytes`: the value and the bytes it took.
+/// The bytes were checked when the file was opened.
+pub(crate) fn parse(ty: ValueType, bytes: &[u8], narrow: bool) -> Option<(Value<'_>, usize)> {
+    let count_size = if narrow { 4 } else { 8 };
+    let count = |at: usize| -> Option<usize> {
+        let b = bytes.get(at..at.checked_add(count_size)?)?;
+        usize::try_from(Le::read_uint(b, count_size)).ok()
+    };
+    if let Some(size) = ty.fixed_size() {
+        let b = bytes.get(..size)?;
+        let value = match ty {
+            ValueType::U8 => Value::U8(*b.first()?),
+            ValueType::I8 => Value::I8(*b.first()? as i8),
+            ValueType::Bool => Value::Bool(*b.first()? != 0),
+            ValueType::U16 => Value::U16(Le::read_u16(b)),
+            ValueType::I16 => Value::I16(Le::read_i16(b)),
+            ValueType::U32 => Value::U32(Le::read_u32(b)),
+            ValueType::I32 => Value::I32(Le::read_i32(b)),
+            ValueType::F32 => Value::F32(Le::read_f32(b)),
+            ValueType::U64 => Value::U64(Le::read_u64(b)),
+            ValueType::I64 => Value::I64(Le::read_i64(b)),
+            ValueType::F64 => Value::F64(Le::read_f64(b)),
+            ValueType::String | ValueType::Array => return None,
+        };
+        return Some((value, size));
     }
-    Some(match ty {
-        ValueType::U8 => (Value::U8(*bytes.first()?), 1),
-        ValueType::I8 => (Value::I8(*bytes.first()? as i8), 1),
-        ValueType::Bool => (Value::Bool(*bytes.first()? != 0), 1),
-        ValueType::U16 => (Value::U16(u16::from_le_bytes(le(bytes)?)), 2),
-        ValueType::I16 => (Value::I16(i16::from_le_bytes(le(bytes)?)), 2),
-        ValueType::U32 => (Value::U32(u32::from_le_bytes(le(bytes)?)), 4),
-        ValueType::I32 => (Value::I32(i32::from_le_bytes(le(bytes)?)), 4),
-        ValueType::F32 => (Value::F32(f32::from_le_bytes(le(bytes)?)), 4),
-        ValueType::U64 => (Value::U64(u64::from_le_bytes(le(bytes)?)), 8),
-        ValueType::I64 => (Value::I64(i64::from_le_bytes(le(bytes)?)), 8),
-        ValueType::F64 => (Value::F64(f64::from_le_bytes(le(bytes)?)), 8),
-        ValueType::String => {
-            let len = usize::try_from(u64::from_le_bytes(le(bytes)?)).ok()?;
-            let end = len.checked_add(8)?;
-            (Value::String(std::str::from_utf8(bytes.get(8..end)?).ok()?), end)
+    if ty == ValueType::String {
+        let end = count(0)?.checked_add(count_size)?;
+        return Some((Value::String(std::str::from_utf8(bytes.get(count_size..end)?).ok()?), end));
+    }
+    let element = ValueType::from_id(Le::read_u32(bytes.get(..4)?))?;
+    let len = count(4)?;
+    let head = 4 + count_size;
+    let body = bytes.get(head..)?;
+    let mut used = 0usize;
+    if let Some(size) = element.fixed_size() {
+        used = len.checked_mul(size)?;
+    } else {
+        for _ in 0..len {
+            used = used.checked_add(extent(element, body.get(used..)?, narrow)?)?;
         }
-        ValueType::Array => {
-            let ty = ValueType::from_id(u32::from_le_bytes(le(bytes)?))?;
-            let len = usize::try_from(u64::from_le_bytes(le(bytes.get(4..)?)?)).ok()?;
-            let body = bytes.get(12..)?;
-            let mut used = 0usize;
-            if let Some(size) = ty.fixed_size() {
-                used = len.checked_mul(size)?;
-            } else {
-                for _ in 0..len {
-                    used = used.checked_add(parse(ty, body.get(used..)?)?.1)?;
+    }
+    let array = Array { ty: element, len, bytes: body.get(..used)?, narrow };
+    Some((Value::Array(array), used.checked_add(head)?))
+}
+
+/// The bytes that a string or an array takes at the start of `bytes`.
+fn extent(ty: ValueType, bytes: &[u8], narrow: bool) -> Option<usize> {
+    if ty == ValueType::String {
+        let count_size = if narrow { 4 } else { 8 };
+        let len = Le::read_uint(bytes.get(..count_size)?, count_size);
+        return usize::try_from(len).ok()?.checked_add(count_size);
+    }
+    parse(ty, bytes, narrow).map(|(_, used)| used)
+}
+
+impl OwnedValue {
+    /// Its type.
+    pub fn ty(&self) -> ValueType {
+        match self {
+            OwnedValue::Array(..) => ValueType::Array,
+            _ => self.borrow_scalar().map_or(ValueType::Array, |v| v.ty()),
+        }
+    }
+
+    /// The same value, borrowed; none for an array.
+    pub(crate) fn borrow_scalar(&self) -> Option<Value<'_>> {
+        Some(match self {
+            OwnedValue::U8(v) => Value::U8(*v),
+            OwnedValue::I8(v) => Value::I8(*v),
+            OwnedValue::U16(v) => Value::U16(*v),
+            OwnedValue::I16(v) => Value::I16(*v),
+            OwnedValue::U32(v) => Value::U32(*v),
+            OwnedValue::I32(v) => Value::I32(*v),
+            OwnedValue::F32(v) => Value::F32(*v),
+            OwnedValue::Bool(v) => Value::Bool(*v),
+            OwnedValue::String(v) => Value::String(v),
+            OwnedValue::U64(v) => Value::U64(*v),
+            OwnedValue::I64(v) => Value::I64(*v),
+            OwnedValue::F64(v) => Value::F64(*v),
+            OwnedValue::Array(..) => return None,
+        })
+    }
+}
+
+macro_rules! owned_from {
+    ($($ty:ty => $variant:ident),* $(,)?) => {
+        $(
+            impl From<$ty> for OwnedValue {
+                fn from(v: $ty) -> Self {
+                    OwnedValue::$variant(v.into())
                 }
             }
-            (Value::Array(Array { ty, len, bytes: body.get(..used)? }), used.checked_add(12)?)
-        }
-    })
+
+            impl From<Vec<$ty>> for OwnedValue {
+                fn from(v: Vec<$ty>) -> Self {
+                    OwnedValue::Array(ValueType::$variant, v.into_iter().map(OwnedValue::from).collect())
+                }
+            }
+        )*
+    };
+}
+
+owned_from! {
+    u8 => U8, i8 => I8, u16 => U16, i16 => I16, u32 => U32, i32 => I32, f32 => F32, bool => Bool,
+    u64 => U64, i64 => I64, f64 => F64, String => String, &str => String,
 }

@@ -1,0 +1,144 @@
+//! Where the bytes of a file come from: a map, a static slice, or a buffer of our own.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Error, Result, sniff};
+
+/// Gives a value the alignment that a mapped file has in practice: 64 bytes.
+///
+/// `include_bytes!` alone is 1-aligned, which no block of a tensor can be borrowed from:
+///
+/// ```
+/// use chaski_gguf::Aligned;
+/// static MODEL: &Aligned<[u8]> = &Aligned(*b"in truth: *include_bytes!(\"model.gguf\")");
+/// assert_eq!(MODEL.0.as_ptr().addr() % 64, 0);
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Aligned<T: ?Sized>(pub T);
+
+/// The least alignment of a file's first byte in memory, and the least `general.alignment`.
+pub(crate) const MIN_ALIGNMENT: usize = 8;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A buffer whose first byte is 64-aligned.
+pub(crate) struct Buffer {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Buffer {
+    /// A buffer of `len` zeros; `None` if there is no memory for it.
+    fn zeroed(len: usize) -> Option<Self> {
+        let n = len.div_ceil(size_of::<Line>());
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(n).ok()?;
+        lines.resize(n, Line::zeroed());
+        Some(Self { lines, len })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.lines).get(..self.len).unwrap_or_default()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.lines).get_mut(..self.len).unwrap_or_default()
+    }
+}
+
+/// The bytes of one file.
+pub(crate) enum Source {
+    /// Borrowed from the page cache. The file stays open so that its length can be asked again.
+    Mapped {
+        map: memmap2::Mmap,
+        file: File,
+    },
+    Static(&'static [u8]),
+    Owned(Buffer),
+}
+
+impl Source {
+    /// Map the file at `path`, or read it if `mmap` is false. What is no GGUF file is named as what it is.
+    pub fn open(path: &Path, mmap: bool) -> Result<Self> {
+        let io = |e| Error::io(path, e);
+        let kind = std::fs::metadata(path).map_err(io)?;
+        let name = path.display().to_string();
+        if kind.is_dir() {
+            return Err(Error::unsupported(name, "is a folder; name the .gguf file in it"));
+        }
+        // Opening a pipe would wait for its other end, and a device has no length.
+        if !kind.is_file() {
+            return Err(Error::unsupported(
+                name,
+                "is neither a file nor a link to one (a pipe or a device?)",
+            ));
+        }
+        let mut file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        let mut head = Vec::with_capacity(sniff::HEAD);
+        (&mut file).take(sniff::HEAD as u64).read_to_end(&mut head).map_err(io)?;
+        sniff::require_gguf(&name, &head, len)?;
+        let too_large = || {
+            Error::unsupported(name.clone(), format!("its {len} bytes do not fit into this machine's memory"))
+        };
+        if mmap {
+            usize::try_from(len).map_err(|_| too_large())?;
+            // SAFETY: the map is read-only and private to this value. That no one else changes or shortens the
+            // file while it is mapped cannot be enforced; `Gguf::require_tensor` re-checks the length, and
+            // the crate's documentation says what remains.
+            let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
+            return Ok(Self::Mapped { map, file });
+        }
+        let len = usize::try_from(len).map_err(|_| too_large())?;
+        let mut buffer = Buffer::zeroed(len).ok_or_else(too_large)?;
+        let bytes = buffer.bytes_mut();
+        let (first, rest) = bytes.split_at_mut(head.len().min(len));
+        first.copy_from_slice(head.get(..first.len()).unwrap_or_default());
+        file.read_exact(rest).map_err(io)?;
+        Ok(Self::Owned(buffer))
+    }
+
+    /// A copy of `bytes`, aligned.
+    pub fn copied(bytes: &[u8]) -> Result<Self> {
+        sniff::require_gguf("these bytes", bytes, bytes.len() as u64)?;
+        let mut buffer = Buffer::zeroed(bytes.len())
+            .ok_or_else(|| Error::unsupported("these bytes", "there is no memory for a copy of them"))?;
+        buffer.bytes_mut().copy_from_slice(bytes);
+        Ok(Self::Owned(buffer))
+    }
+
+    /// The slice itself, which must be aligned.
+    pub fn fixed(bytes: &'static [u8]) -> Result<Self> {
+        sniff::require_gguf("these bytes", bytes, bytes.len() as u64)?;
+        if !bytes.as_ptr().addr().is_multiple_of(MIN_ALIGNMENT) {
+            return Err(Error::unsupported(
+                "these bytes",
+                format!("begin at an address that {MIN_ALIGNMENT} does not divide; wrap them in `Aligned`"),
+            ));
+        }
+        Ok(Self::Static(bytes))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped { map, .. } => map,
+            Self::Static(bytes) => bytes,
+            Self::Owned(buffer) => buffer.bytes(),
+        }
+    }
+
+    /// How many bytes may be touched now: a mapped file may have been cut since it was opened.
+    pub fn len_now(&self) -> std::io::Result<u64> {
+        match self {
+            Self::Mapped { file, map } => Ok(file.metadata()?.len().min(map.len() as u64)),
+            _ => Ok(self.bytes().len() as u64),
+        }
+    }
+}
