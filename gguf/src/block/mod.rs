@@ -1,1 +1,146 @@
 //! One file per block format: its layout, `decode`, `encode`.
+//!
+//! A tensor's rows are stored as blocks of [`Block::LEN`] values that share a scale. Every block type here is
+//! plain old data of alignment 1 in the byte order of the file (little-endian), so that a borrowed slice of a
+//! mapped file at any offset *is* a slice of blocks: `bytemuck::try_cast_slice::<u8, BlockQ4K>(bytes)`.
+//!
+//! The layouts are those of ggml (`ggml-common.h` of <https://github.com/ggml-org/ggml>), the rounding of
+//! `encode` is that of its reference functions (`quantize_row_*_ref` in `ggml-quants.c`). The order of the
+//! float operations decides the last bit, so each file states its formula with the parentheses that count.
+
+use bytemuck::Pod;
+
+pub mod bf16;
+pub mod f16;
+mod fifth_bit;
+pub mod iq4_nl;
+pub mod iq4_xs;
+pub mod mxfp4;
+pub mod plain;
+pub mod q2_k;
+pub mod q3_k;
+pub mod q4_0;
+pub mod q4_1;
+pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q5_k;
+pub mod q6_k;
+pub mod q8_0;
+mod rounding;
+pub mod scales;
+
+/// Decodes whole blocks: see [`decode_blocks`].
+pub type Decoder = fn(bytes: &[u8], out: &mut [f32]);
+/// Encodes whole blocks: see [`encode_blocks`].
+pub type Encoder = fn(values: &[f32], out: &mut [u8]);
+
+/// A block of a format: [`LEN`](Block::LEN) values in `size_of::<Self>()` bytes.
+pub trait Block: Pod {
+    /// The decoded values: `[f32; LEN]`.
+    type Values: Pod;
+    /// Values in a block.
+    const LEN: usize = size_of::<Self::Values>() / size_of::<f32>();
+    /// The encoder of a slice of blocks ([`encode_blocks`]), where the format has one.
+    const ENCODE: Option<Encoder> = None;
+
+    /// The values of this block, bit for bit as ggml's reference computes them.
+    fn decode(&self, out: &mut Self::Values);
+
+    /// Decode as many blocks as both slices hold. Formats with a faster way for many blocks override this.
+    fn decode_all(blocks: &[Self], out: &mut [Self::Values]) {
+        for (block, out) in blocks.iter().zip(out) {
+            block.decode(out);
+        }
+    }
+}
+
+/// A block that can be made from values, rounding as ggml's reference does.
+pub trait Encode: Block {
+    /// The block nearest to `values` by the rule of the format.
+    fn encode(values: &Self::Values) -> Self;
+
+    /// Encode as many blocks as both slices hold. Formats with a faster way for many blocks override this.
+    fn encode_all(values: &[Self::Values], out: &mut [Self]) {
+        for (values, block) in values.iter().zip(out) {
+            *block = Self::encode(values);
+        }
+    }
+}
+
+/// Decode whole blocks: `bytes.len() / size_of::<B>()` of them into `B::LEN` values each.
+///
+/// `bytes` may start at any offset. Both lengths should be whole and equal numbers of blocks (a debug build
+/// asserts it); otherwise as many blocks are decoded as both slices hold, and the rest of `out` is left alone.
+pub fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    let n = whole_blocks::<B>(bytes.len(), out.len());
+    let blocks = bytemuck::cast_slice::<u8, B>(&bytes[..n * size_of::<B>()]);
+    let values = bytemuck::cast_slice_mut::<f32, B::Values>(&mut out[..n * B::LEN]);
+    B::decode_all(blocks, values);
+}
+
+/// Encode whole blocks: `values.len() / B::LEN` of them into `size_of::<B>()` bytes each.
+///
+/// The lengths are treated as [`decode_blocks`] treats them.
+pub fn encode_blocks<B: Encode>(values: &[f32], out: &mut [u8]) {
+    let n = whole_blocks::<B>(out.len(), values.len());
+    let values = bytemuck::cast_slice::<f32, B::Values>(&values[..n * B::LEN]);
+    let blocks = bytemuck::cast_slice_mut::<u8, B>(&mut out[..n * size_of::<B>()]);
+    B::encode_all(values, blocks);
+}
+
+/// How many blocks both sides hold. The assertions are what makes the casts above infallible.
+fn whole_blocks<B: Block>(bytes: usize, values: usize) -> usize {
+    const {
+        assert!(align_of::<B>() == 1, "blocks are cast from any byte offset");
+        assert!(align_of::<B::Values>() == align_of::<f32>());
+        assert!(size_of::<B::Values>() == B::LEN * size_of::<f32>() && B::LEN > 0);
+    }
+    let n = (bytes / size_of::<B>()).min(values / B::LEN);
+    debug_assert!(
+        n * size_of::<B>() == bytes && n * B::LEN == values,
+        "{bytes} bytes and {values} values are not the same whole number of blocks"
+    );
+    n
+}
+
+#[cfg(test)]
+pub(crate) mod golden {
+    //! Checks that every format's unit test uses.
+    use bytemuck::Zeroable as _;
+
+    use super::{Block, Encode};
+
+    /// The block of these bytes decodes to exactly these values (compared by bits).
+    pub(crate) fn decodes<B: Block>(bytes: &[u8], values: &[f32]) {
+        let block: B = bytemuck::pod_read_unaligned(bytes);
+        let mut out = B::Values::zeroed();
+        block.decode(&mut out);
+        let got: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&out));
+        assert_eq!(got.len(), B::LEN);
+        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&got[..values.len()]), bits(values), "{got:?} {values:?}");
+    }
+
+    /// These values encode to exactly these bytes.
+    pub(crate) fn encodes<B: Encode>(values: &[f32], bytes: &[u8]) {
+        let block = B::encode(&bytemuck::pod_read_unaligned(bytemuck::cast_slice(values)));
+        assert_eq!(bytemuck::bytes_of(&block), bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_byte_offset_does() {
+        let mut bytes = [0u8; 1 + 34 * 2];
+        bytes[1..].copy_from_slice(&[[0, 0x3c].as_slice(), &[7; 32]].concat().repeat(2));
+        for offset in 0..2 {
+            let mut out = [0f32; 32];
+            decode_blocks::<q8_0::BlockQ8_0>(&bytes[offset..offset + 34], &mut out);
+            assert_eq!(out == [7.0; 32], offset == 1);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! MXFP4: 4-bit floats (E2M1) with one power-of-two scale (E8M0) for 32 values (4.25 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0 | `e` | exponent of the scale, biased by 127 |
+//! | 1-16 | `qs` | byte `j`: value `j` in bits 3-0, value `16 + j` in bits 7-4; bit 3 of a nibble is the sign |
+//!
+//! `value = 2^(e - 128) * E2M1_DOUBLED[q]`. The exponent 255 is not NaN, as the OCP specification has it, but
+//! 2^127: ggml gives it no special meaning. Source: `block_mxfp4` in ggml-common.h; OCP Microscaling Formats
+//! (MX) Specification 1.0.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Block;
+
+/// The sixteen E2M1 values, doubled so that they are integers.
+pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// 32 values. Size: 17 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockMxfp4 {
+    /// The exponent of the scale, biased by 127.
+    pub e: u8,
+    /// Two 4-bit floats per byte, 16 apart.
+    pub qs: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BlockMxfp4>() == 17);
+
+/// `2^(e - 128)`: half the scale, since the table is doubled. Below `e = 2` it is a subnormal number.
+#[inline(always)]
+pub fn half_scale(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
+}
+
+impl Block for BlockMxfp4 {
+    type Values = [f32; 32];
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 32]) {
+        let d = half_scale(self.e);
+        for j in 0..16 {
+            out[j] = d * f32::from(E2M1_DOUBLED[usize::from(self.qs[j] & 15)]);
+            out[16 + j] = d * f32::from(E2M1_DOUBLED[usize::from(self.qs[j] >> 4)]);
+        }
+    }
+}

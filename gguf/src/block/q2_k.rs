@@ -1,0 +1,52 @@
+//! Q2_K: 2-bit unsigned integers in 16 sub-blocks of 16, 4-bit scales and minima (2.625 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-15 | `scales` | byte `s`: scale of sub-block `s` in bits 3-0, its minimum in bits 7-4 |
+//! | 16-79 | `qs` | byte `32 h + l`: values `128 h + 32 j + l`, j = 0-3, in bits `2j + 1`-`2j` |
+//! | 80-81 | `d` | scale of the scales, binary16 |
+//! | 82-83 | `dmin` | scale of the minima, binary16 |
+//!
+//! `value = (d * sc) * q - (dmin * m)` with `sc`, `m` of sub-block `index / 16`.
+//! Source: `block_q2_K` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Block;
+use super::f16::F16Le;
+
+/// 256 values. Size: 84 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ2K {
+    /// Scale (low nibble) and minimum (high nibble) of each sub-block of 16.
+    pub scales: [u8; 16],
+    /// Four 2-bit quants per byte, 32 apart.
+    pub qs: [u8; 64],
+    /// The scale of the scales.
+    pub d: F16Le,
+    /// The scale of the minima.
+    pub dmin: F16Le,
+}
+
+const _: () = assert!(size_of::<BlockQ2K>() == 84);
+
+impl Block for BlockQ2K {
+    type Values = [f32; 256];
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 256]) {
+        let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
+        let (out, _) = out.as_chunks_mut::<16>();
+        let (qs, _) = self.qs.as_chunks::<16>();
+        for (s, out) in out.iter_mut().enumerate() {
+            let scale = d * f32::from(self.scales[s] & 15);
+            let min = dmin * f32::from(self.scales[s] >> 4);
+            // Sub-block s: half s / 8, bit pair (s / 2) % 4, byte run s % 2.
+            let (qs, shift) = (&qs[s / 8 * 2 + s % 2], s / 2 % 4 * 2);
+            for j in 0..16 {
+                out[j] = scale * f32::from((qs[j] >> shift) & 3) - min;
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Q3_K: 3-bit signed integers in 16 sub-blocks of 16, 6-bit signed scales (3.4375 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-31 | `hmask` | byte `l`, bit `4 h + j`: bit 2 of value `128 h + 32 j + l` |
+//! | 32-95 | `qs` | byte `32 h + l`: bits 1-0 of values `128 h + 32 j + l`, j = 0-3, in bits `2j + 1`-`2j` |
+//! | 96-107 | `scales` | 16 scales of 6 bits, offset by 32, see [`unpack_scales`] |
+//! | 108-109 | `d` | scale of the scales, binary16 |
+//!
+//! `value = (d * (sc - 32)) * (q - 4)` with `sc` of sub-block `index / 16`.
+//! Source: `block_q3_K` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Block;
+use super::f16::F16Le;
+
+/// 256 values. Size: 110 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ3K {
+    /// The third bit of every quant.
+    pub hmask: [u8; 32],
+    /// The low two bits, four quants per byte, 32 apart.
+    pub qs: [u8; 64],
+    /// The packed scales of the sub-blocks.
+    pub scales: [u8; 12],
+    /// The scale of the scales.
+    pub d: F16Le,
+}
+
+const _: () = assert!(size_of::<BlockQ3K>() == 110);
+
+/// The 16 scales, -32 to 31.
+///
+/// Of scale `s`, bits 3-0 lie in byte `s % 8` (bits 3-0 for `s < 8`, else 7-4), bits 5-4 in byte `8 + s % 4`
+/// (from bit `s / 4 * 2`).
+#[inline(always)]
+pub fn unpack_scales(packed: &[u8; 12]) -> [i8; 16] {
+    let mut scales = [0; 16];
+    for (s, scale) in scales.iter_mut().enumerate() {
+        let low = (packed[s % 8] >> (s / 8 * 4)) & 15;
+        let high = (packed[8 + s % 4] >> (s / 4 * 2)) & 3;
+        *scale = (low | high << 4) as i8 - 32;
+    }
+    scales
+}
+
+/// The inverse of [`unpack_scales`]; `scales` lie within -32 to 31.
+#[inline(always)]
+pub fn pack_scales(scales: &[i8; 16]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for (s, scale) in scales.iter().enumerate() {
+        let scale = (scale + 32) as u8;
+        packed[s % 8] |= (scale & 15) << (s / 8 * 4);
+        packed[8 + s % 4] |= ((scale >> 4) & 3) << (s / 4 * 2);
+    }
+    packed
+}
+
+impl Block for BlockQ3K {
+    type Values = [f32; 256];
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 256]) {
+        let d = self.d.to_f32();
+        let scales = unpack_scales(&self.scales);
+        let (out, _) = out.as_chunks_mut::<16>();
+        let (qs, _) = self.qs.as_chunks::<16>();
+        let (hmask, _) = self.hmask.as_chunks::<16>();
+        for (s, out) in out.iter_mut().enumerate() {
+            let scale = d * f32::from(scales[s]);
+            // Sub-block s: half s / 8, bit pair (s / 2) % 4, byte run s % 2; its third bit is bit s / 2.
+            let (qs, shift) = (&qs[s / 8 * 2 + s % 2], s / 2 % 4 * 2);
+            let (hmask, bit) = (&hmask[s % 2], s / 2);
+            for j in 0..16 {
+                let q = ((qs[j] >> shift) & 3) | ((hmask[j] >> bit) & 1) << 2;
+                out[j] = scale * (i32::from(q) - 4) as f32;
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Q4_0: 4-bit signed integers, one f16 scale for 32 values (4.5 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-1 | `d` | scale, binary16 |
+//! | 2-17 | `qs` | byte `j`: value `j` in bits 3-0, value `16 + j` in bits 7-4, both offset by 8 |
+//!
+//! `value = d * (q - 8)`. Source: `block_q4_0` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::f16::F16Le;
+use super::{Block, Encode, Encoder, rounding};
+
+/// 32 values. Size: 18 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ4_0 {
+    /// The scale.
+    pub d: F16Le,
+    /// Two 4-bit quants per byte, 16 apart.
+    pub qs: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BlockQ4_0>() == 18);
+
+impl Block for BlockQ4_0 {
+    type Values = [f32; 32];
+    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 32]) {
+        let d = self.d.to_f32();
+        for j in 0..16 {
+            out[j] = d * (i32::from(self.qs[j] & 15) - 8) as f32;
+            out[16 + j] = d * (i32::from(self.qs[j] >> 4) - 8) as f32;
+        }
+    }
+}
+
+impl Encode for BlockQ4_0 {
+    /// The value of the largest magnitude becomes -8, so that the scale has its sign and 4 bits are used whole.
+    #[inline]
+    fn encode(values: &[f32; 32]) -> Self {
+        let d = rounding::signed_absmax(values) / -8.0;
+        let id = rounding::reciprocal(d);
+        let quant = |x: f32| (rounding::truncate(x * id + 8.5) as i8).min(15) as u8;
+        let mut qs = [0; 16];
+        for j in 0..16 {
+            qs[j] = quant(values[j]) | quant(values[16 + j]) << 4;
+        }
+        BlockQ4_0 { d: F16Le::from_f32(d), qs }
+    }
+}

@@ -1,0 +1,58 @@
+//! Q4_1: 4-bit unsigned integers, one f16 scale and one f16 minimum for 32 values (5 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-1 | `d` | scale, binary16 |
+//! | 2-3 | `m` | minimum, binary16 |
+//! | 4-19 | `qs` | byte `j`: value `j` in bits 3-0, value `16 + j` in bits 7-4 |
+//!
+//! `value = (d * q) + m`. Source: `block_q4_1` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::f16::F16Le;
+use super::{Block, Encode, Encoder, rounding};
+
+/// 32 values. Size: 20 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ4_1 {
+    /// The scale.
+    pub d: F16Le,
+    /// The minimum.
+    pub m: F16Le,
+    /// Two 4-bit quants per byte, 16 apart.
+    pub qs: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BlockQ4_1>() == 20);
+
+impl Block for BlockQ4_1 {
+    type Values = [f32; 32];
+    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 32]) {
+        let (d, m) = (self.d.to_f32(), self.m.to_f32());
+        for j in 0..16 {
+            out[j] = d * f32::from(self.qs[j] & 15) + m;
+            out[16 + j] = d * f32::from(self.qs[j] >> 4) + m;
+        }
+    }
+}
+
+impl Encode for BlockQ4_1 {
+    /// The smallest value becomes 0, the largest 15.
+    #[inline]
+    fn encode(values: &[f32; 32]) -> Self {
+        let (min, max) = rounding::min_max(values);
+        let d = (max - min) / 15.0;
+        let id = rounding::reciprocal(d);
+        let quant = |x: f32| (rounding::truncate((x - min) * id + 0.5) as i8).min(15) as u8;
+        let mut qs = [0; 16];
+        for j in 0..16 {
+            qs[j] = quant(values[j]) | quant(values[16 + j]) << 4;
+        }
+        BlockQ4_1 { d: F16Le::from_f32(d), m: F16Le::from_f32(min), qs }
+    }
+}

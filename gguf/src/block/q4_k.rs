@@ -1,0 +1,52 @@
+//! Q4_K: 4-bit unsigned integers in 8 sub-blocks of 32, 6-bit scales and minima (4.5 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-1 | `d` | scale of the scales, binary16 |
+//! | 2-3 | `dmin` | scale of the minima, binary16 |
+//! | 4-15 | `scales` | 8 scales and 8 minima of 6 bits, see [`scales`] |
+//! | 16-143 | `qs` | byte `32 i + l`: value `64 i + l` in bits 3-0, value `64 i + 32 + l` in bits 7-4 |
+//!
+//! `value = (d * sc) * q - (dmin * m)` with `sc`, `m` of sub-block `index / 32`.
+//! Source: `block_q4_K` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::f16::F16Le;
+use super::{Block, scales};
+
+/// 256 values. Size: 144 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ4K {
+    /// The scale of the scales.
+    pub d: F16Le,
+    /// The scale of the minima.
+    pub dmin: F16Le,
+    /// The packed scales and minima of the sub-blocks.
+    pub scales: [u8; scales::BYTES],
+    /// Two 4-bit quants per byte, 32 apart.
+    pub qs: [u8; 128],
+}
+
+const _: () = assert!(size_of::<BlockQ4K>() == 144);
+
+impl Block for BlockQ4K {
+    type Values = [f32; 256];
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 256]) {
+        let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
+        let (scales, mins) = scales::unpack(&self.scales);
+        let (out, _) = out.as_chunks_mut::<64>();
+        let (qs, _) = self.qs.as_chunks::<32>();
+        for (i, (out, qs)) in out.iter_mut().zip(qs).enumerate() {
+            let scale = [2 * i, 2 * i + 1].map(|s| d * f32::from(scales[s]));
+            let min = [2 * i, 2 * i + 1].map(|s| dmin * f32::from(mins[s]));
+            for j in 0..32 {
+                out[j] = scale[0] * f32::from(qs[j] & 15) - min[0];
+                out[32 + j] = scale[1] * f32::from(qs[j] >> 4) - min[1];
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Q5_0: 5-bit signed integers, one f16 scale for 32 values (5.5 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-1 | `d` | scale, binary16 |
+//! | 2-5 | `qh` | little-endian `u32`, bit `i`: bit 4 of value `i` |
+//! | 6-21 | `qs` | byte `j`: bits 3-0 of value `j` in bits 3-0, of value `16 + j` in bits 7-4 |
+//!
+//! `value = d * (q - 16)`. Source: `block_q5_0` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::f16::F16Le;
+use super::{Block, Encode, Encoder, fifth_bit, rounding};
+
+/// 32 values. Size: 22 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ5_0 {
+    /// The scale.
+    pub d: F16Le,
+    /// The fifth bit of every quant, a little-endian `u32`.
+    pub qh: [u8; 4],
+    /// The low four bits, two quants per byte, 16 apart.
+    pub qs: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BlockQ5_0>() == 22);
+
+impl Block for BlockQ5_0 {
+    type Values = [f32; 32];
+    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 32]) {
+        let d = self.d.to_f32();
+        let q = fifth_bit::unpack(&self.qh, &self.qs);
+        for j in 0..32 {
+            out[j] = d * (i32::from(q[j]) - 16) as f32;
+        }
+    }
+}
+
+impl Encode for BlockQ5_0 {
+    /// The value of the largest magnitude becomes -16, so that the scale has its sign.
+    #[inline]
+    fn encode(values: &[f32; 32]) -> Self {
+        let d = rounding::signed_absmax(values) / -16.0;
+        let id = rounding::reciprocal(d);
+        let (qh, qs) =
+            fifth_bit::pack(&values.map(|x| (rounding::truncate(x * id + 16.5) as i8).min(31) as u8));
+        BlockQ5_0 { d: F16Le::from_f32(d), qh, qs }
+    }
+}

@@ -1,0 +1,57 @@
+//! Q5_1: 5-bit unsigned integers, one f16 scale and one f16 minimum for 32 values (6 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-1 | `d` | scale, binary16 |
+//! | 2-3 | `m` | minimum, binary16 |
+//! | 4-7 | `qh` | little-endian `u32`, bit `i`: bit 4 of value `i` |
+//! | 8-23 | `qs` | byte `j`: bits 3-0 of value `j` in bits 3-0, of value `16 + j` in bits 7-4 |
+//!
+//! `value = (d * q) + m`. Source: `block_q5_1` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::f16::F16Le;
+use super::{Block, Encode, Encoder, fifth_bit, rounding};
+
+/// 32 values. Size: 24 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ5_1 {
+    /// The scale.
+    pub d: F16Le,
+    /// The minimum.
+    pub m: F16Le,
+    /// The fifth bit of every quant, a little-endian `u32`.
+    pub qh: [u8; 4],
+    /// The low four bits, two quants per byte, 16 apart.
+    pub qs: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BlockQ5_1>() == 24);
+
+impl Block for BlockQ5_1 {
+    type Values = [f32; 32];
+    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 32]) {
+        let (d, m) = (self.d.to_f32(), self.m.to_f32());
+        let q = fifth_bit::unpack(&self.qh, &self.qs);
+        for j in 0..32 {
+            out[j] = d * f32::from(q[j]) + m;
+        }
+    }
+}
+
+impl Encode for BlockQ5_1 {
+    /// The smallest value becomes 0, the largest 31.
+    #[inline]
+    fn encode(values: &[f32; 32]) -> Self {
+        let (min, max) = rounding::min_max(values);
+        let d = (max - min) / 31.0;
+        let id = rounding::reciprocal(d);
+        let (qh, qs) = fifth_bit::pack(&values.map(|x| rounding::truncate((x - min) * id + 0.5) as u8));
+        BlockQ5_1 { d: F16Le::from_f32(d), m: F16Le::from_f32(min), qh, qs }
+    }
+}

@@ -1,0 +1,53 @@
+//! Q6_K: 6-bit signed integers in 16 sub-blocks of 16, 8-bit signed scales (6.5625 bits per value).
+//!
+//! | bytes | field | contents |
+//! |---|---|---|
+//! | 0-127 | `ql` | byte `64 h + l`: bits 3-0 of value `128 h + l` in bits 3-0, of `128 h + 64 + l` in bits 7-4 |
+//! | 128-191 | `qh` | byte `32 h + l`: bits 5-4 of values `128 h + 32 j + l`, j = 0-3, in bits `2j + 1`-`2j` |
+//! | 192-207 | `scales` | byte `s`: scale of sub-block `s`, `i8` |
+//! | 208-209 | `d` | scale of the scales, binary16 |
+//!
+//! `value = (d * sc) * (q - 32)` with `sc` of sub-block `index / 16`. Source: `block_q6_K` in ggml-common.h.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Block;
+use super::f16::F16Le;
+
+/// 256 values. Size: 210 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ6K {
+    /// The low four bits, two quants per byte, 64 apart.
+    pub ql: [u8; 128],
+    /// The high two bits, four quants per byte, 32 apart.
+    pub qh: [u8; 64],
+    /// The scales of the sub-blocks.
+    pub scales: [i8; 16],
+    /// The scale of the scales.
+    pub d: F16Le,
+}
+
+const _: () = assert!(size_of::<BlockQ6K>() == 210);
+
+impl Block for BlockQ6K {
+    type Values = [f32; 256];
+
+    #[inline]
+    fn decode(&self, out: &mut [f32; 256]) {
+        let d = self.d.to_f32();
+        let (out, _) = out.as_chunks_mut::<16>();
+        let (ql, _) = self.ql.as_chunks::<16>();
+        let (qh, _) = self.qh.as_chunks::<16>();
+        for (s, out) in out.iter_mut().enumerate() {
+            let scale = d * f32::from(self.scales[s]);
+            // Sub-block s: half s / 8; its nibble is s / 4 % 2 and its bit pair s / 2 % 4.
+            let (ql, low) = (&ql[s / 8 * 4 + s % 4], s / 4 % 2 * 4);
+            let (qh, high) = (&qh[s / 8 * 2 + s % 2], s / 2 % 4 * 2);
+            for j in 0..16 {
+                let q = ((ql[j] >> low) & 15) | ((qh[j] >> high) & 3) << 4;
+                out[j] = scale * (i32::from(q) - 32) as f32;
+            }
+        }
+    }
+}
