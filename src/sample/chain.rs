@@ -148,7 +148,9 @@ impl Sampler {
     pub fn set_history(&mut self, tokens: &[u32]) {
         self.penalties.clear();
         self.dry.clear();
-        tokens.iter().for_each(|&token| self.accept(token));
+        for &token in tokens {
+            self.accept(token);
+        }
     }
 
     /// Back to the state in which the sampler was made: no tokens accepted, the random numbers from the start of
@@ -190,5 +192,5 @@ pub(super) fn draw(candidates: &mut Candidates, rng: &mut Rng) -> Result<Candida
         }
     }
     // The same additions gave the total, so the loop ends before this.
-    possible().last().copied().ok_or(Error::NothingLeft)
+    possible().next_back().copied().ok_or(Error::NothingLeft)
 }

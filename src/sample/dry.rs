@@ -219,7 +219,9 @@ mod tests {
 
     fn dried(p: &Params, breakers: &[&[u32]], history: &[u32], given: &[f32]) -> Vec<f32> {
         let mut dry = Dry::new(p, Breakers::from_tokens(breakers));
-        history.iter().for_each(|&t| dry.accept(t));
+        for &t in history {
+            dry.accept(t);
+        }
         let mut c = from_probs(given);
         dry.apply(p, &mut c);
         probs(c)
@@ -254,20 +256,21 @@ mod tests {
         // 0 1 2 3 0 1 2: token 3 continues a length of 3, so the penalty is 1.5 * 2^(3-2) = 3.
         let p = dried(&params(1.5, 2.0, 2, 64), &[], &[0, 1, 2, 3, 0, 1, 2], &[0.25; 4]);
         assert!((p[3] / p[0] - (-3.0f32).exp()).abs() < 1e-6, "{p:?}");
-        // The longest of several matches counts: after "a b c" comes once c (3), after "c" once b, after "b c" y.
+        // In a b c c b c y a b c the last three tokens came before c, the last two before y, the last before b:
+        // lengths 3, 2 and 1, penalties 2^2, 2^1 and 2^0.
         let (a, b, c, y) = (0, 1, 2, 3);
-        let p = dried(&params(1.0, 1.0, 1, 64), &[], &[a, b, c, c, b, c, y, a, b, c], &[0.25; 4]);
-        assert_close(&p, &dried(&params(1.0, 1.0, 1, 64), &[], &[b, c, y, b, c, c, b, c], &[0.25; 4]));
+        let p = dried(&params(1.0, 2.0, 1, 64), &[], &[a, b, c, c, b, c, y, a, b, c], &[0.25; 4]);
+        let costs: Vec<f32> = p.iter().map(|x| -(x / p[0]).ln()).collect();
+        assert_close(&costs, &[0.0, 1.0, 4.0, 2.0]);
     }
 
     #[test]
     fn a_repetition_does_not_reach_back_over_a_breaker() {
         let p = params(1.0, 1.1, 2, 64);
         let fifths = [0.2; 5];
-        assert_close(&dried(&p, &[&[3]], &[0, 1, 3, 4, 0, 1], &fifths), &{
-            // "0 1" repeats, after the breaker: token 3 would continue it, but a breaker is never penalised.
-            fifths
-        });
+        // "0 1" repeats after the breaker; only the breaker itself would continue it, and that costs nothing.
+        assert_close(&dried(&p, &[&[3]], &[0, 1, 3, 4, 0, 1], &fifths), &fifths);
+        assert!(dried(&p, &[], &[0, 1, 3, 4, 0, 1], &fifths)[3] < 0.1, "without the breaker it is penalised");
         // Token 1 is the breaker: no two tokens stand after it.
         assert_close(&dried(&p, &[&[1]], &[0, 1, 2, 0, 1], &fifths), &fifths);
         // 4 0 1 2 | 4 0 1: three tokens repeat; with 4 as the breaker only two count.

@@ -22,7 +22,7 @@ impl TryFrom<u8> for Mirostat {
             0 => Ok(Mirostat::Off),
             1 => Ok(Mirostat::V1),
             2 => Ok(Mirostat::V2),
-            _ => Err(refuse("mirostat", version, "0 (off), 1 or 2")),
+            _ => Err(refuse("mirostat", &version, "0 (off), 1 or 2")),
         }
     }
 }
@@ -128,13 +128,13 @@ impl Params {
     /// [`Error::Param`] names the first field whose value is NaN, infinite or out of range.
     pub fn validate(&self) -> Result<(), Error> {
         let number = |field, value: f32, ok: bool, rule| {
-            if value.is_finite() && ok { Ok(()) } else { Err(refuse(field, value, rule)) }
+            if value.is_finite() && ok { Ok(()) } else { Err(refuse(field, &value, rule)) }
         };
         let finite = |field, value| number(field, value, true, "a finite number");
         let share = |field, value| number(field, value, (0.0..=1.0).contains(&value), "0 to 1");
         let natural = |field, value| number(field, value, value >= 0.0, "a finite number, 0 or more");
         let window = |field, value: i32| {
-            if value >= -1 { Ok(()) } else { Err(refuse(field, value, "-1 (all tokens), 0 (off) or more")) }
+            if value >= -1 { Ok(()) } else { Err(refuse(field, &value, "-1 (all tokens), 0 (off) or more")) }
         };
 
         finite("temp", self.temp)?;
@@ -158,13 +158,13 @@ impl Params {
         for text in &self.dry_sequence_breakers {
             if !(1..=MAX_BREAKER_BYTES).contains(&text.len()) {
                 let rule = format!("a breaker has 1 to {MAX_BREAKER_BYTES} bytes, this has {}", text.len());
-                return Err(refuse("dry_sequence_breakers", format!("{text:?}"), rule));
+                return Err(refuse("dry_sequence_breakers", &format!("{text:?}"), rule));
             }
         }
         for &(token, bias) in &self.logit_bias {
             if bias.is_nan() || bias == f32::INFINITY {
                 let rule = "a finite number or -inf";
-                return Err(refuse("logit_bias", format!("{bias} of token {token}"), rule));
+                return Err(refuse("logit_bias", &format!("{bias} of token {token}"), rule));
             }
         }
         Ok(())
@@ -176,7 +176,7 @@ impl Params {
     }
 }
 
-fn refuse(field: &'static str, value: impl ToString, rule: impl Into<String>) -> Error {
+fn refuse(field: &'static str, value: &dyn std::fmt::Display, rule: impl Into<String>) -> Error {
     Error::Param { field, value: value.to_string(), rule: rule.into() }
 }
 

@@ -63,7 +63,9 @@ mod tests {
 
     fn penalised(params: &Params, history: &[u32], given: &[f32]) -> Vec<f32> {
         let mut penalties = Penalties::new(params);
-        history.iter().for_each(|&t| penalties.accept(t));
+        for &t in history {
+            penalties.accept(t);
+        }
         let mut c = from_probs(given);
         penalties.apply(params, &mut c);
         probs(c)
@@ -119,7 +121,9 @@ mod tests {
         for repeat in [1e-38, 1e38] {
             let p = Params { repeat_penalty: repeat, frequency_penalty: -3e38, ..Params::default() };
             let mut penalties = Penalties::new(&p);
-            [0, 0, 1, 1, 2].iter().for_each(|&t| penalties.accept(t));
+            for t in [0, 0, 1, 1, 2] {
+                penalties.accept(t);
+            }
             let mut c = Candidates::default();
             c.fill(&[3e38, -3e38, f32::NEG_INFINITY]).unwrap();
             penalties.apply(&p, &mut c);

@@ -96,7 +96,7 @@ impl Stage {
                 return Ok(order);
             }
         }
-        text.split(';').map(|part| part.trim()).map(parse_name).collect()
+        text.split(';').map(str::trim).map(parse_name).collect()
     }
 
     /// Writes an order as [`Stage::parse_order`] reads it, by canonical names.

@@ -73,8 +73,8 @@ mod tests {
     fn the_dynamic_temperature_follows_the_entropy() {
         // Uniform: the entropy is the greatest there is, so t = high, which changes nothing here.
         assert_close(&heated(1.0, 0.5, 1.0, &[0.25; 4]), &[0.25; 4]);
-        // H = 1.279854, ln 4 = 1.386294, ratio 0.923220: t = 0.5 + 1.0 * 0.923220 = 1.423220.
-        let want: Vec<f32> = TENTHS.iter().map(|p| p.powf(1.0 / 1.423_220)).collect();
+        // H = 1.279854, ln 4 = 1.386294, ratio 0.92322: t = 0.5 + 1.0 * 0.92322 = 1.42322.
+        let want: Vec<f32> = TENTHS.iter().map(|p| p.powf(1.0 / 1.423_22)).collect();
         let sum: f32 = want.iter().sum();
         let want: Vec<f32> = want.iter().map(|p| p / sum).collect();
         assert_close(&heated(1.0, 0.5, 1.0, &TENTHS), &want);
