@@ -1,2 +1,7 @@
 //! The `chaski` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chaski::cli::main(std::env::args_os().skip(1))
+}

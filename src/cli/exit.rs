@@ -1,0 +1,125 @@
+//! Exit codes: the contract with scripts, and how each kind of error maps to one.
+
+use std::io;
+use std::process::ExitCode;
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what was asked.
+    Done = 0,
+    /// It failed while running.
+    Failed = 1,
+    /// What was typed makes no sense.
+    Usage = 2,
+    /// An input file is missing, malformed or unsupported, or its numbers are not finite.
+    Input = 3,
+    /// It does not fit in memory, or no device can do what was asked.
+    DoesNotFit = 4,
+    /// The user interrupted it.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// An error that knows its exit code: what the commands raise themselves, or wrap around an error that maps otherwise.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// A failure with its exit code and one line of what went wrong.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), source: None }
+    }
+    /// What was typed makes no sense.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, message)
+    }
+    /// An input file is missing, malformed or unsupported.
+    pub fn input(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Input, message)
+    }
+    /// It does not fit.
+    pub fn does_not_fit(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::DoesNotFit, message)
+    }
+    /// It failed while running.
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Failed, message)
+    }
+    /// The same, with the error beneath it.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+/// The exit code of an error: the outermost cause of a known type decides.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.exit;
+        }
+        if cause.is::<chaski_gguf::Error>() {
+            return Exit::Input;
+        }
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return if io.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };
+        }
+    }
+    Exit::Failed
+}
+
+/// The error and its causes as the user reads them: one line, then a line a cause. A cause whose text the line above it
+/// already ends with is not repeated.
+pub fn report(error: &anyhow::Error) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = one_line(&cause.to_string());
+        if lines.last().is_none_or(|above| !above.contains(&text)) {
+            lines.push(text);
+        }
+    }
+    lines.join("\n  because: ")
+}
+
+/// Control characters (a file may have put them there) made visible, so that a message stays on its line.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outermost_known_cause_decides() {
+        let io = || io::Error::new(io::ErrorKind::BrokenPipe, "pipe");
+        assert_eq!(exit_of(&anyhow::Error::new(io())), Exit::Done);
+        assert_eq!(exit_of(&anyhow::Error::new(io::Error::other("disk"))), Exit::Failed);
+        assert_eq!(exit_of(&anyhow::Error::new(Failure::input("x").because(io()))), Exit::Input);
+        assert_eq!(exit_of(&anyhow::Error::new(Failure::usage("x")).context("while")), Exit::Usage);
+        assert_eq!(exit_of(&anyhow::anyhow!("unknown")), Exit::Failed);
+    }
+
+    #[test]
+    fn a_report_says_each_thing_once_and_on_its_line() {
+        let error = anyhow::Error::new(io::Error::other("no such\nfile"))
+            .context("m.gguf: no such\nfile")
+            .context("loading");
+        assert_eq!(report(&error), "loading\n  because: m.gguf: no such\\nfile");
+    }
+}

@@ -1,0 +1,184 @@
+//! How a model is loaded and evaluated.
+
+use chaski_gguf::OwnedValue;
+
+use super::gpu::check_no_gpu;
+use crate::cli::args::{EngineArgs, OverrideArgs};
+use crate::cli::exit::Failure;
+use crate::machine;
+
+/// The size of the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    /// The model's own, but at most 8192 tokens and at most what fits in memory.
+    Default,
+    /// The model's own.
+    Model,
+    /// So many tokens.
+    Tokens(u32),
+}
+
+/// `--ctx-size`
+pub fn context(ctx_size: Option<u32>) -> Context {
+    match ctx_size {
+        None => Context::Default,
+        Some(0) => Context::Model,
+        Some(tokens) => Context::Tokens(tokens),
+    }
+}
+
+/// RoPE parameters that stand above the file's; none = the file's own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rope {
+    /// `none`, `linear` or `yarn`
+    pub scaling: Option<String>,
+    /// The factor by which the context grows.
+    pub scale: Option<f32>,
+    /// The base frequency.
+    pub freq_base: Option<f32>,
+}
+
+/// How a model is loaded and evaluated, ready for the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineOptions {
+    /// The context.
+    pub context: Context,
+    /// Logical batch in tokens.
+    pub batch: usize,
+    /// Physical batch in tokens, at most `batch`.
+    pub ubatch: usize,
+    /// Threads while decoding.
+    pub threads: usize,
+    /// Threads while reading a prompt.
+    pub threads_batch: usize,
+    /// Float activations everywhere.
+    pub cpu_exact: bool,
+    /// The name of the best kernel set allowed.
+    pub isa: Option<String>,
+    /// Whether weights may be repacked at load.
+    pub repack: bool,
+    /// Whether the file is mapped instead of read.
+    pub mmap: bool,
+    /// Whether weights are locked in RAM.
+    pub mlock: bool,
+    /// Whether every node is watched for NaN and infinity.
+    pub check: bool,
+    /// RoPE parameters that stand above the file's.
+    pub rope: Rope,
+    /// Metadata values that stand above the file's.
+    pub overrides: Vec<(String, OwnedValue)>,
+}
+
+impl EngineOptions {
+    /// What the flags mean on this machine.
+    ///
+    /// # Errors
+    /// A value that makes no sense, or a flag that asks for a GPU.
+    pub fn new(args: &EngineArgs) -> Result<EngineOptions, Failure> {
+        check_no_gpu(&args.gpu)?;
+        let batch = args.batch.batch_size;
+        let ubatch = args.batch.ubatch_size.unwrap_or(512);
+        if ubatch > batch && args.batch.ubatch_size.is_some() {
+            tracing::warn!("--ubatch-size {ubatch} is more than --batch-size {batch}: {batch} is used");
+        }
+        let threads = threads("--threads", args.cpu.threads)?.unwrap_or_else(machine::cores);
+        let threads_batch = self::threads("--threads-batch", args.cpu.threads_batch)?.unwrap_or(threads);
+        let (rope, overrides) = overrides(&args.overrides)?;
+        Ok(EngineOptions {
+            context: context(args.batch.ctx_size),
+            batch: batch as usize,
+            ubatch: ubatch.min(batch) as usize,
+            threads,
+            threads_batch,
+            cpu_exact: args.cpu.cpu_exact,
+            isa: args.cpu.isa.clone(),
+            repack: !args.cpu.no_repack,
+            mmap: !args.cpu.no_mmap,
+            mlock: args.cpu.mlock,
+            check: args.cpu.check,
+            rope,
+            overrides,
+        })
+    }
+}
+
+/// A number of threads; none for llama.cpp's -1, the default.
+fn threads(flag: &str, given: Option<i32>) -> Result<Option<usize>, Failure> {
+    const MOST: i32 = 1024;
+    match given {
+        None | Some(-1) => Ok(None),
+        Some(n @ 1..=MOST) => Ok(Some(n as usize)),
+        Some(n) => Err(Failure::usage(format!("{flag} {n}: not 1 to {MOST}, nor -1 for the default"))),
+    }
+}
+
+fn overrides(args: &OverrideArgs) -> Result<(Rope, Vec<(String, OwnedValue)>), Failure> {
+    let positive = |flag: &str, value: Option<f32>| match value {
+        Some(v) if v <= 0.0 => Err(Failure::usage(format!("{flag} {v}: not above 0"))),
+        other => Ok(other),
+    };
+    let rope = Rope {
+        scaling: args.rope_scaling.clone(),
+        scale: positive("--rope-scale", args.rope_scale)?,
+        freq_base: positive("--rope-freq-base", args.rope_freq_base)?,
+    };
+    if rope.scaling.as_deref() == Some("none") && rope.scale.is_some() {
+        return Err(Failure::usage("--rope-scale has no effect with --rope-scaling none"));
+    }
+    Ok((rope, args.override_kv.iter().map(|text| override_kv(text)).collect::<Result<_, _>>()?))
+}
+
+/// Read `KEY=TYPE:VALUE` of `--override-kv`.
+///
+/// # Errors
+/// The text has another form.
+pub fn override_kv(text: &str) -> Result<(String, OwnedValue), Failure> {
+    let bad = |why: &str| Failure::usage(format!("--override-kv {text}: {why}"));
+    let (key, rest) =
+        text.split_once('=').filter(|(k, _)| !k.is_empty()).ok_or_else(|| bad("not KEY=TYPE:VALUE"))?;
+    let (ty, value) = rest.split_once(':').ok_or_else(|| bad("not KEY=TYPE:VALUE"))?;
+    let value = match ty {
+        "int" => OwnedValue::I64(value.parse().map_err(|_| bad("the value is no integer"))?),
+        "float" => {
+            let float: f64 = value.parse().map_err(|_| bad("the value is no number"))?;
+            OwnedValue::F64(
+                Some(float).filter(|f| f.is_finite()).ok_or_else(|| bad("the value is not finite"))?,
+            )
+        }
+        "bool" => OwnedValue::Bool(value.parse().map_err(|_| bad("the value is neither true nor false"))?),
+        "str" => OwnedValue::String(value.to_owned()),
+        _ => return Err(bad("the type is none of int, float, bool, str")),
+    };
+    Ok((key.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_one_or_more_and_minus_one_is_the_default() {
+        assert_eq!(threads("-t", Some(3)).unwrap(), Some(3));
+        assert_eq!(threads("-t", Some(-1)).unwrap(), None);
+        for bad in [0, -2, 1_000_000] {
+            assert!(threads("-t", Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn overrides_are_typed() {
+        let cases = [
+            ("a.b=int:-3", OwnedValue::I64(-3)),
+            ("a.b=float:0.5", OwnedValue::F64(0.5)),
+            ("a.b=bool:true", OwnedValue::Bool(true)),
+            ("a.b=str:x=y:z", OwnedValue::String("x=y:z".into())),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(override_kv(text).unwrap(), ("a.b".into(), wanted), "{text}");
+        }
+        for bad in ["", "a", "a=1", "=int:1", "a=int:x", "a=float:nan", "a=float:inf", "a=bool:1", "a=i32:1"]
+        {
+            assert!(override_kv(bad).is_err(), "{bad}");
+        }
+    }
+}
