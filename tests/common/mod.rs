@@ -98,19 +98,25 @@ impl GgufBytes {
     /// An array of strings.
     pub fn strs<S: AsRef<str>>(self, key: &str, values: &[S]) -> Self {
         let mut bytes = [&8u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes()].concat();
-        for v in values { bytes.extend(string(v.as_ref())); }
+        for v in values {
+            bytes.extend(string(v.as_ref()));
+        }
         self.key(key, 9, &bytes)
     }
     /// An array of f32.
     pub fn f32s(self, key: &str, values: &[f32]) -> Self {
         let mut bytes = [&6u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes()].concat();
-        for v in values { bytes.extend(v.to_le_bytes()); }
+        for v in values {
+            bytes.extend(v.to_le_bytes());
+        }
         self.key(key, 9, &bytes)
     }
     /// An array of i32.
     pub fn i32s(self, key: &str, values: &[i32]) -> Self {
         let mut bytes = [&5u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes()].concat();
-        for v in values { bytes.extend(v.to_le_bytes()); }
+        for v in values {
+            bytes.extend(v.to_le_bytes());
+        }
         self.key(key, 9, &bytes)
     }
     /// A tensor of f32 values, the row length first.
@@ -127,12 +133,16 @@ impl GgufBytes {
         out.extend(3u32.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.keys.len() as u64).to_le_bytes());
-        for k in &self.keys { out.extend(k); }
+        for k in &self.keys {
+            out.extend(k);
+        }
         let mut offset = 0usize;
         for (name, shape, format, data) in &self.tensors {
             out.extend(string(name));
             out.extend((shape.len() as u32).to_le_bytes());
-            for d in shape { out.extend(d.to_le_bytes()); }
+            for d in shape {
+                out.extend(d.to_le_bytes());
+            }
             out.extend(format.to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
             offset = (offset + data.len()).next_multiple_of(ALIGN);
