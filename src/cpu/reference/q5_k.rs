@@ -1,0 +1,27 @@
+//! Q5_K.
+
+use chaski_gguf::block::q5_k::BlockQ5K;
+
+use super::superblock::{Superblock, twice};
+use super::tile::Weights;
+use chaski_gguf::block::scales;
+
+impl Weights for BlockQ5K {
+    type Unpacked = Superblock;
+
+    #[inline]
+    fn unpack(&self) -> Superblock {
+        let mut q = [0; 256];
+        for (i, (q, qs)) in q.as_chunks_mut::<64>().0.iter_mut().zip(self.qs.as_chunks::<32>().0).enumerate()
+        {
+            for j in 0..32 {
+                let fifth = self.qh[j] >> (2 * i);
+                q[j] = (qs[j] & 15 | (fifth & 1) << 4) as i8;
+                q[32 + j] = (qs[j] >> 4 | (fifth & 2) << 3) as i8;
+            }
+        }
+        let (scales, mins) = scales::unpack(&self.scales);
+        let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
+        Superblock { d, dmin, q, scales: twice(scales), mins: twice(mins) }
+    }
+}

@@ -1,0 +1,110 @@
+//! Functions of one or two vectors.
+
+use half::{bf16, f16};
+
+use super::exact::{accumulate, sum as sum_lanes};
+use crate::cpu::vector::Vector;
+
+/// What the table holds.
+pub(super) static VECTOR: Vector =
+    Vector { dot, dot_f16, dot_bf16, axpy, axpy_f16, axpy_bf16, scale, max, sum, exp_sum };
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    accumulate(&mut lanes, a, b);
+    sum_lanes(&lanes)
+}
+
+fn dot_as<T: Copy>(a: &[f32], b: &[T], value: impl Fn(T) -> f32) -> f32 {
+    let mut lanes = [0.0; 16];
+    let mut values = [0.0; 16];
+    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
+        for (value_b, &b) in values.iter_mut().zip(b) {
+            *value_b = value(b);
+        }
+        accumulate(&mut lanes, a, &values[..b.len()]);
+    }
+    sum_lanes(&lanes)
+}
+
+fn dot_f16(a: &[f32], b: &[f16]) -> f32 {
+    dot_as(a, b, f16::to_f32)
+}
+
+fn dot_bf16(a: &[f32], b: &[bf16]) -> f32 {
+    dot_as(a, b, bf16::to_f32)
+}
+
+fn axpy(acc: &mut [f32], a: f32, x: &[f32]) {
+    for (acc, x) in acc.iter_mut().zip(x) {
+        *acc += a * x;
+    }
+}
+
+fn axpy_f16(acc: &mut [f32], a: f32, x: &[f16]) {
+    for (acc, x) in acc.iter_mut().zip(x) {
+        *acc += a * x.to_f32();
+    }
+}
+
+fn axpy_bf16(acc: &mut [f32], a: f32, x: &[bf16]) {
+    for (acc, x) in acc.iter_mut().zip(x) {
+        *acc += a * x.to_f32();
+    }
+}
+
+fn scale(x: &mut [f32], a: f32) {
+    for x in x {
+        *x *= a;
+    }
+}
+
+fn max(x: &[f32]) -> f32 {
+    x.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+}
+
+fn sum(x: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    let (chunks, tail) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(tail) {
+        *lane += x;
+    }
+    sum_lanes(&lanes)
+}
+
+fn exp_sum(x: &mut [f32], max: f32) -> f32 {
+    for x in x.iter_mut() {
+        *x = exp(*x - max);
+    }
+    sum(x)
+}
+
+/// The exponential: `2^n * e^r` with `n` the integer nearest to `x / ln 2`, and `e^r` by its Taylor polynomial of
+/// degree 7, whose next term is below the last place for `|r| <= ln(2) / 2`.
+fn exp(x: f32) -> f32 {
+    use crate::cpu::vector::exp::{COEFFICIENTS, LN2_HIGH, LN2_LOW, MAX, MIN};
+    // Adding 1.5 * 2^23 leaves the integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(MIN, MAX);
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let polynomial = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
+    // 2^n in two factors: 2^128, for the largest `x`, is no f32.
+    let n = shifted.to_bits() as i32 - ROUND.to_bits() as i32;
+    let half = n >> 1;
+    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    let value = polynomial * power(half) * power(n - half);
+    if x < MIN {
+        0.0
+    } else if x > MAX {
+        f32::INFINITY
+    } else {
+        value
+    }
+}

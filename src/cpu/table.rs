@@ -1,0 +1,26 @@
+//! What an instruction set brings: its kernels, its rounding of activations, its vector functions.
+
+use super::act::Quantize;
+use super::isa::Isa;
+use super::kernel::Kernel;
+use super::vector::Vector;
+
+/// All that is written for one instruction set.
+pub(super) struct Table {
+    /// Kernels in groups, the preferred first. A format may be absent: see [`Isa::parent`].
+    pub kernels: &'static [&'static [Kernel]],
+    /// Rounding of activations.
+    pub quantize: &'static Quantize,
+    /// Vector functions.
+    pub vector: &'static Vector,
+}
+
+/// The table of an instruction set.
+///
+/// # Panics
+/// Where this machine does not have it: what comes from a table is called as if it did. A name that a user
+/// gave has passed [`Isa::require`].
+pub(super) fn table(isa: Isa) -> &'static Table {
+    assert!(isa.is_available(), "the instruction set {isa} is not on this machine");
+    &super::reference::TABLE
+}
