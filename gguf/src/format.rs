@@ -28,7 +28,7 @@ impl FormatInfo {
             block_len: B::LEN,
             block_bytes: size_of::<B>(),
             decode: block::decode_blocks::<B>,
-            encode: B::ENCODE,
+            encode: Some(block::encode_blocks::<B>),
         }
     }
 

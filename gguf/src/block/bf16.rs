@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, Encode, Encoder};
+use super::Block;
 
 /// A number as the upper 16 bits of its binary32 form, two little-endian bytes. Size: 2 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -29,15 +29,12 @@ impl Bf16Le {
 
 impl Block for Bf16Le {
     type Values = [f32; 1];
-    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
     #[inline]
     fn decode(&self, out: &mut [f32; 1]) {
         out[0] = self.to_f32();
     }
-}
 
-impl Encode for Bf16Le {
     #[inline]
     fn encode(values: &[f32; 1]) -> Self {
         Bf16Le::from_f32(values[0])

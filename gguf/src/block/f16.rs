@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
-use super::{Block, Encode, Encoder};
+use super::Block;
 
 /// A binary16 number as two little-endian bytes (alignment 1). Size: 2 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -37,7 +37,6 @@ const RUN: usize = 128;
 
 impl Block for F16Le {
     type Values = [f32; 1];
-    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
     fn decode(&self, out: &mut [f32; 1]) {
         out[0] = self.to_f32();
@@ -53,9 +52,7 @@ impl Block for F16Le {
             run[..n].convert_to_f32_slice(&mut out[..n]);
         }
     }
-}
 
-impl Encode for F16Le {
     fn encode(values: &[f32; 1]) -> Self {
         F16Le::from_f32(values[0])
     }

@@ -10,8 +10,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
 use super::f16::F16Le;
+use super::{Block, rounding, search};
 
 /// The table that IQ4_NL and IQ4_XS share: denser near zero, where most weights are.
 pub const CODEBOOK: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -28,6 +28,37 @@ pub struct BlockIq4Nl {
 
 const _: () = assert!(size_of::<BlockIq4Nl>() == 18);
 
+/// The index of the entry of [`CODEBOOK`] nearest to `x`, the upper one half-way between two.
+#[inline(always)]
+pub(crate) fn nearest_index(x: f32) -> u8 {
+    // Doubled, so that the midpoints are exact. Counting them all vectorizes; a binary search does not.
+    let x2 = x + x;
+    let mut index = 0;
+    for pair in CODEBOOK.windows(2) {
+        index += u8::from(x2 >= f32::from(i16::from(pair[0]) + i16::from(pair[1])));
+    }
+    index
+}
+
+/// Sums over the values of `w * q * x` and `w * q * q`, with `q` from the codebook and `w = x * x`.
+#[inline(always)]
+pub(crate) fn weighted_sums(x: &[f32; 32], indices: &[u8; 32]) -> (f32, f32) {
+    let (mut xq, mut qq) = (0.0, 0.0);
+    for (&x, &index) in x.iter().zip(indices) {
+        let q = f32::from(CODEBOOK[usize::from(index & 15)]);
+        let w = x * x;
+        xq += w * q * x;
+        qq += w * q * q;
+    }
+    (xq, qq)
+}
+
+/// Two indices per byte, 16 apart.
+#[inline(always)]
+pub(crate) fn pack(indices: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|j| indices[j] | (indices[16 + j] << 4))
+}
+
 impl Block for BlockIq4Nl {
     type Values = [f32; 32];
 
@@ -38,5 +69,20 @@ impl Block for BlockIq4Nl {
             out[j] = d * f32::from(CODEBOOK[usize::from(self.qs[j] & 15)]);
             out[16 + j] = d * f32::from(CODEBOOK[usize::from(self.qs[j] >> 4)]);
         }
+    }
+
+    /// The value of the largest magnitude becomes -127; then the scale is refitted to the indices by least
+    /// squares, weighted by the square of the value.
+    #[inline]
+    fn encode(values: &[f32; 32]) -> Self {
+        let max = rounding::signed_absmax(values);
+        if max.abs() < search::EPSILON {
+            return BlockIq4Nl::zeroed();
+        }
+        let id = 1.0 / (max / f32::from(CODEBOOK[0]));
+        let quants = values.map(|x| nearest_index(id * x));
+        let (xq, qq) = weighted_sums(values, &quants);
+        let d = if qq > 0.0 { xq / qq } else { 0.0 };
+        BlockIq4Nl { d: F16Le::from_f32(d), qs: pack(&quants) }
     }
 }

@@ -13,9 +13,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
 use super::f16::F16Le;
-use super::iq4_nl::CODEBOOK;
+use super::iq4_nl::{self, CODEBOOK};
+use super::{Block, rounding, search};
 
 /// 256 values. Size: 136 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -47,6 +47,26 @@ impl BlockIq4Xs {
     }
 }
 
+/// The scale of a sub-block before it is rounded to 6 bits.
+fn fit_scale(x: &[f32; 32]) -> f32 {
+    let max = rounding::signed_absmax(x);
+    if max.abs() < search::EPSILON {
+        return 0.0;
+    }
+    let sums = |id: f32| iq4_nl::weighted_sums(x, &x.map(|x| iq4_nl::nearest_index(id * x)));
+    let (xq, qq) = sums(1.0 / (-max / f32::from(CODEBOOK[0])));
+    let mut scale = if qq > 0.0 { xq / qq } else { 0.0 };
+    let mut best = scale * xq;
+    for step in -7..=7 {
+        let (xq, qq) = sums((step + i32::from(CODEBOOK[0])) as f32 / max);
+        if qq > 0.0 && xq * xq > best * qq {
+            scale = xq / qq;
+            best = scale * xq;
+        }
+    }
+    scale
+}
+
 impl Block for BlockIq4Xs {
     type Values = [f32; 256];
 
@@ -63,5 +83,31 @@ impl Block for BlockIq4Xs {
                 out[16 + j] = scale * f32::from(CODEBOOK[usize::from(qs[j] >> 4)]);
             }
         }
+    }
+
+    /// Sub-block scales by the least weighted error among fifteen candidates around the one that maps the
+    /// largest magnitude to an end of the codebook; then the indices for the rounded scales.
+    fn encode(values: &[f32; 256]) -> Self {
+        let (sub_blocks, _) = values.as_chunks::<32>();
+        let mut fit = [0.0; 8];
+        for (fit, x) in fit.iter_mut().zip(sub_blocks) {
+            *fit = fit_scale(x);
+        }
+        let d = -rounding::signed_absmax(&fit) / 32.0;
+        let id = rounding::reciprocal(d);
+        let mut block = BlockIq4Xs::zeroed();
+        block.d = F16Le::from_f32(d);
+        let (qs, _) = block.qs.as_chunks_mut::<16>();
+        let mut high = 0u16;
+        for (s, x) in sub_blocks.iter().enumerate() {
+            let scale = rounding::nearest(id * fit[s]).clamp(-32, 31);
+            let iscale = rounding::reciprocal(d * scale as f32);
+            qs[s] = iq4_nl::pack(&x.map(|x| iq4_nl::nearest_index(iscale * x)));
+            let scale = (scale + 32) as u8;
+            block.scales_l[s / 2] |= (scale & 15) << (s % 2 * 4);
+            high |= u16::from(scale >> 4) << (2 * s);
+        }
+        block.scales_h = high.to_le_bytes();
+        block
     }
 }

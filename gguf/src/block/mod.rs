@@ -29,6 +29,7 @@ pub mod q6_k;
 pub mod q8_0;
 mod rounding;
 pub mod scales;
+mod search;
 
 /// Decodes whole blocks: see [`decode_blocks`].
 pub type Decoder = fn(bytes: &[u8], out: &mut [f32]);
@@ -41,11 +42,14 @@ pub trait Block: Pod {
     type Values: Pod;
     /// Values in a block.
     const LEN: usize = size_of::<Self::Values>() / size_of::<f32>();
-    /// The encoder of a slice of blocks ([`encode_blocks`]), where the format has one.
-    const ENCODE: Option<Encoder> = None;
 
     /// The values of this block, bit for bit as ggml's reference computes them.
     fn decode(&self, out: &mut Self::Values);
+
+    /// The block nearest to `values` by the rule of the format, rounding as ggml's reference does.
+    ///
+    /// NaN and infinite values give some block of the format, and never a panic.
+    fn encode(values: &Self::Values) -> Self;
 
     /// Decode as many blocks as both slices hold. Formats with a faster way for many blocks override this.
     fn decode_all(blocks: &[Self], out: &mut [Self::Values]) {
@@ -53,12 +57,6 @@ pub trait Block: Pod {
             block.decode(out);
         }
     }
-}
-
-/// A block that can be made from values, rounding as ggml's reference does.
-pub trait Encode: Block {
-    /// The block nearest to `values` by the rule of the format.
-    fn encode(values: &Self::Values) -> Self;
 
     /// Encode as many blocks as both slices hold. Formats with a faster way for many blocks override this.
     fn encode_all(values: &[Self::Values], out: &mut [Self]) {
@@ -82,7 +80,7 @@ pub fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
 /// Encode whole blocks: `values.len() / B::LEN` of them into `size_of::<B>()` bytes each.
 ///
 /// The lengths are treated as [`decode_blocks`] treats them.
-pub fn encode_blocks<B: Encode>(values: &[f32], out: &mut [u8]) {
+pub fn encode_blocks<B: Block>(values: &[f32], out: &mut [u8]) {
     let n = whole_blocks::<B>(out.len(), values.len());
     let values = bytemuck::cast_slice::<f32, B::Values>(&values[..n * B::LEN]);
     let blocks = bytemuck::cast_slice_mut::<u8, B>(&mut out[..n * size_of::<B>()]);
@@ -109,7 +107,7 @@ pub(crate) mod golden {
     //! Checks that every format's unit test uses.
     use bytemuck::Zeroable as _;
 
-    use super::{Block, Encode};
+    use super::Block;
 
     /// The block of these bytes decodes to exactly these values (compared by bits).
     pub(crate) fn decodes<B: Block>(bytes: &[u8], values: &[f32]) {
@@ -123,7 +121,7 @@ pub(crate) mod golden {
     }
 
     /// These values encode to exactly these bytes.
-    pub(crate) fn encodes<B: Encode>(values: &[f32], bytes: &[u8]) {
+    pub(crate) fn encodes<B: Block>(values: &[f32], bytes: &[u8]) {
         let block = B::encode(&bytemuck::pod_read_unaligned(bytemuck::cast_slice(values)));
         assert_eq!(bytemuck::bytes_of(&block), bytes);
     }

@@ -11,7 +11,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
+use super::{Block, rounding};
 
 /// The sixteen E2M1 values, doubled so that they are integers.
 pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -44,5 +44,25 @@ impl Block for BlockMxfp4 {
             out[j] = d * f32::from(E2M1_DOUBLED[usize::from(self.qs[j] & 15)]);
             out[16 + j] = d * f32::from(E2M1_DOUBLED[usize::from(self.qs[j] >> 4)]);
         }
+    }
+
+    /// The scale is the power of two that puts the largest magnitude between 4 and 8 (values above 6 round
+    /// down to it); each value takes the nearest code, the lower one of equals.
+    fn encode(values: &[f32; 32]) -> Self {
+        let max = rounding::absmax(values);
+        // Saturating: below 2^-125 the smallest scale there is.
+        let e = if max > 0.0 { (max.log2().floor() - 2.0 + 127.0) as u8 } else { 0 };
+        let d = half_scale(e);
+        let quants = values.map(|x| {
+            let (mut nearest, mut least) = (0, f32::INFINITY);
+            for (code, v) in E2M1_DOUBLED.iter().enumerate() {
+                let error = (d * f32::from(*v) - x).abs();
+                if error < least {
+                    (nearest, least) = (code as u8, error);
+                }
+            }
+            nearest
+        });
+        BlockMxfp4 { e, qs: std::array::from_fn(|j| quants[j] | (quants[16 + j] << 4)) }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, Encode, Encoder};
+use super::Block;
 
 macro_rules! plain {
     ($($(#[$doc:meta])* $name:ident: $number:ty, $encode:expr;)*) => {$(
@@ -15,16 +15,13 @@ macro_rules! plain {
 
         impl Block for $name {
             type Values = [f32; 1];
-            const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
             #[inline]
             #[allow(clippy::unnecessary_cast)]
             fn decode(&self, out: &mut [f32; 1]) {
                 out[0] = <$number>::from_le_bytes(self.0) as f32;
             }
-        }
 
-        impl Encode for $name {
             #[inline]
             fn encode(values: &[f32; 1]) -> Self {
                 let encode: fn(f32) -> $number = $encode;

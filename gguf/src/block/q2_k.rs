@@ -12,8 +12,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
 use super::f16::F16Le;
+use super::{Block, search};
 
 /// 256 values. Size: 84 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -48,5 +48,31 @@ impl Block for BlockQ2K {
                 out[j] = scale * f32::from((qs[j] >> shift) & 3) - min;
             }
         }
+    }
+
+    /// Scales and minima by [`search::affine`], weighted by magnitude, then the quants for the rounded ones.
+    fn encode(values: &[f32; 256]) -> Self {
+        const CANDIDATES: search::Candidates =
+            search::Candidates { nmax: 3, first: -0.5, steps: 15, absolute: true };
+        let (sub_blocks, _) = values.as_chunks::<16>();
+        let mut quants = [[0; 16]; 16];
+        let (mut fit_scales, mut fit_mins) = ([0.0; 16], [0.0; 16]);
+        for (s, x) in sub_blocks.iter().enumerate() {
+            let fit = search::affine(x, &x.map(f32::abs), &CANDIDATES);
+            (fit_scales[s], fit_mins[s], quants[s]) = (fit.scale, fit.min, fit.quants);
+        }
+        let (d, sc) = search::positive_scales(&fit_scales, 15);
+        let (dmin, m) = search::positive_scales(&fit_mins, 15);
+        let mut block = BlockQ2K { scales: [0; 16], qs: [0; 64], d, dmin };
+        let (qs, _) = block.qs.as_chunks_mut::<16>();
+        for (s, x) in sub_blocks.iter().enumerate() {
+            let (scale, min) = (d.to_f32() * f32::from(sc[s]), dmin.to_f32() * f32::from(m[s]));
+            search::requantize(x, scale, min, CANDIDATES.nmax, &mut quants[s]);
+            block.scales[s] = sc[s] | (m[s] << 4);
+            for (byte, q) in qs[s / 8 * 2 + s % 2].iter_mut().zip(quants[s]) {
+                *byte |= q << (s / 2 % 4 * 2);
+            }
+        }
+        block
     }
 }

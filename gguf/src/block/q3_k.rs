@@ -12,8 +12,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
 use super::f16::F16Le;
+use super::{Block, rounding, search};
 
 /// 256 values. Size: 110 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -78,5 +78,33 @@ impl Block for BlockQ3K {
                 out[j] = scale * (i32::from(q) - 4) as f32;
             }
         }
+    }
+
+    /// Scales by [`search::symmetric_descent`], then the quants for the rounded ones.
+    fn encode(values: &[f32; 256]) -> Self {
+        let (sub_blocks, _) = values.as_chunks::<16>();
+        let mut quants = [[0; 16]; 16];
+        let mut fit = [0.0; 16];
+        for (s, x) in sub_blocks.iter().enumerate() {
+            (fit[s], quants[s]) = search::symmetric_descent(x, 4);
+        }
+        let max = rounding::signed_absmax(&fit);
+        let (mut d, mut scales) = (F16Le::from_f32(0.0), [-32; 16]);
+        if max != 0.0 {
+            let iscale = -32.0 / max;
+            d = F16Le::from_f32(1.0 / iscale);
+            scales = fit.map(|v| (rounding::nearest(iscale * v) as i8).clamp(-32, 31));
+        }
+        let mut block = BlockQ3K { hmask: [0; 32], qs: [0; 64], scales: pack_scales(&scales), d };
+        let (qs, _) = block.qs.as_chunks_mut::<16>();
+        let (hmask, _) = block.hmask.as_chunks_mut::<16>();
+        for (s, x) in sub_blocks.iter().enumerate() {
+            search::requantize_symmetric(x, d.to_f32() * f32::from(scales[s]), 4, &mut quants[s]);
+            for (j, q) in quants[s].iter().enumerate() {
+                qs[s / 8 * 2 + s % 2][j] |= (q & 3) << (s / 2 % 4 * 2);
+                hmask[s % 2][j] |= (q >> 2) << (s / 2);
+            }
+        }
+        block
     }
 }

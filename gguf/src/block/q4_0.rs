@@ -10,7 +10,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, Encode, Encoder, rounding};
+use super::{Block, rounding};
 
 /// 32 values. Size: 18 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -26,7 +26,6 @@ const _: () = assert!(size_of::<BlockQ4_0>() == 18);
 
 impl Block for BlockQ4_0 {
     type Values = [f32; 32];
-    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {
@@ -36,9 +35,7 @@ impl Block for BlockQ4_0 {
             out[16 + j] = d * (i32::from(self.qs[j] >> 4) - 8) as f32;
         }
     }
-}
 
-impl Encode for BlockQ4_0 {
     /// The value of the largest magnitude becomes -8, so that the scale has its sign and 4 bits are used whole.
     #[inline]
     fn encode(values: &[f32; 32]) -> Self {

@@ -11,7 +11,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, Encode, Encoder, rounding};
+use super::{Block, rounding};
 
 /// 32 values. Size: 20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -29,7 +29,6 @@ const _: () = assert!(size_of::<BlockQ4_1>() == 20);
 
 impl Block for BlockQ4_1 {
     type Values = [f32; 32];
-    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {
@@ -39,9 +38,7 @@ impl Block for BlockQ4_1 {
             out[16 + j] = d * f32::from(self.qs[j] >> 4) + m;
         }
     }
-}
 
-impl Encode for BlockQ4_1 {
     /// The smallest value becomes 0, the largest 15.
     #[inline]
     fn encode(values: &[f32; 32]) -> Self {

@@ -13,7 +13,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, scales};
+use super::{Block, scales, search};
 
 /// 256 values. Size: 144 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -48,5 +48,18 @@ impl Block for BlockQ4K {
                 out[32 + j] = scale[1] * f32::from(qs[j] >> 4) - min[1];
             }
         }
+    }
+
+    /// Scales and minima by [`search::super_block`].
+    fn encode(values: &[f32; 256]) -> Self {
+        let candidates = search::Candidates { nmax: 15, first: -1.0, steps: 20, absolute: false };
+        let search::SuperBlock { d, dmin, scales, quants } = search::super_block(values, &candidates);
+        let mut qs = [0; 128];
+        for (qs, quants) in qs.as_chunks_mut::<32>().0.iter_mut().zip(quants.as_chunks::<64>().0) {
+            for j in 0..32 {
+                qs[j] = quants[j] | (quants[32 + j] << 4);
+            }
+        }
+        BlockQ4K { d, dmin, scales, qs }
     }
 }

@@ -11,7 +11,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, Encode, Encoder, fifth_bit, rounding};
+use super::{Block, fifth_bit, rounding};
 
 /// 32 values. Size: 22 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -29,7 +29,6 @@ const _: () = assert!(size_of::<BlockQ5_0>() == 22);
 
 impl Block for BlockQ5_0 {
     type Values = [f32; 32];
-    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {
@@ -39,9 +38,7 @@ impl Block for BlockQ5_0 {
             out[j] = d * (i32::from(q[j]) - 16) as f32;
         }
     }
-}
 
-impl Encode for BlockQ5_0 {
     /// The value of the largest magnitude becomes -16, so that the scale has its sign.
     #[inline]
     fn encode(values: &[f32; 32]) -> Self {

@@ -12,7 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, Encode, Encoder, fifth_bit, rounding};
+use super::{Block, fifth_bit, rounding};
 
 /// 32 values. Size: 24 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -32,7 +32,6 @@ const _: () = assert!(size_of::<BlockQ5_1>() == 24);
 
 impl Block for BlockQ5_1 {
     type Values = [f32; 32];
-    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {
@@ -42,9 +41,7 @@ impl Block for BlockQ5_1 {
             out[j] = d * f32::from(q[j]) + m;
         }
     }
-}
 
-impl Encode for BlockQ5_1 {
     /// The smallest value becomes 0, the largest 31.
     #[inline]
     fn encode(values: &[f32; 32]) -> Self {

@@ -14,7 +14,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, scales};
+use super::{Block, scales, search};
 
 /// 256 values. Size: 176 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -52,5 +52,21 @@ impl Block for BlockQ5K {
                 out[32 + j] = scale[1] * f32::from((qs[j] >> 4) | (qh & 2) << 3) - min[1];
             }
         }
+    }
+
+    /// Scales and minima by [`search::super_block`].
+    fn encode(values: &[f32; 256]) -> Self {
+        let candidates = search::Candidates { nmax: 31, first: -0.5, steps: 15, absolute: false };
+        let search::SuperBlock { d, dmin, scales, quants } = search::super_block(values, &candidates);
+        let (mut qh, mut qs) = ([0; 32], [0; 128]);
+        let chunks = qs.as_chunks_mut::<32>().0.iter_mut().zip(quants.as_chunks::<64>().0);
+        for (i, (qs, quants)) in chunks.enumerate() {
+            for j in 0..32 {
+                let (low, high) = (quants[j], quants[32 + j]);
+                qs[j] = (low & 15) | ((high & 15) << 4);
+                qh[j] |= ((low >> 4) | ((high >> 4) << 1)) << (2 * i);
+            }
+        }
+        BlockQ5K { d, dmin, scales, qh, qs }
     }
 }

@@ -11,8 +11,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
 use super::f16::F16Le;
+use super::{Block, rounding, search};
 
 /// 256 values. Size: 210 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -49,5 +49,34 @@ impl Block for BlockQ6K {
                 out[j] = scale * (i32::from(q) - 32) as f32;
             }
         }
+    }
+
+    /// Scales by [`search::symmetric`], then the quants for the rounded ones.
+    fn encode(values: &[f32; 256]) -> Self {
+        let (sub_blocks, _) = values.as_chunks::<16>();
+        let mut quants = [[0; 16]; 16];
+        let mut fit = [0.0; 16];
+        for (s, x) in sub_blocks.iter().enumerate() {
+            (fit[s], quants[s]) = search::symmetric(x, 32);
+        }
+        let mut block = BlockQ6K::zeroed();
+        let max = rounding::signed_absmax(&fit);
+        if max.abs() < search::EPSILON {
+            return block;
+        }
+        let iscale = -128.0 / max;
+        block.d = F16Le::from_f32(1.0 / iscale);
+        block.scales = fit.map(|v| rounding::nearest(iscale * v).min(127) as i8);
+        let d = block.d.to_f32();
+        let (ql, _) = block.ql.as_chunks_mut::<16>();
+        let (qh, _) = block.qh.as_chunks_mut::<16>();
+        for (s, x) in sub_blocks.iter().enumerate() {
+            search::requantize_symmetric(x, d * f32::from(block.scales[s]), 32, &mut quants[s]);
+            for (j, q) in quants[s].iter().enumerate() {
+                ql[s / 8 * 4 + s % 4][j] |= (q & 15) << (s / 4 % 2 * 4);
+                qh[s / 8 * 2 + s % 2][j] |= (q >> 4) << (s / 2 % 4 * 2);
+            }
+        }
+        block
     }
 }

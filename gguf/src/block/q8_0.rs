@@ -10,7 +10,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, Encode, Encoder, rounding};
+use super::{Block, rounding};
 
 /// 32 values. Size: 34 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -26,7 +26,6 @@ const _: () = assert!(size_of::<BlockQ8_0>() == 34);
 
 impl Block for BlockQ8_0 {
     type Values = [f32; 32];
-    const ENCODE: Option<Encoder> = Some(super::encode_blocks::<Self>);
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {
@@ -35,9 +34,7 @@ impl Block for BlockQ8_0 {
             *out = d * f32::from(q);
         }
     }
-}
 
-impl Encode for BlockQ8_0 {
     /// The largest magnitude becomes 127; rounding is half away from zero.
     #[inline]
     fn encode(values: &[f32; 32]) -> Self {

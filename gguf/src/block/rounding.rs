@@ -19,6 +19,14 @@ pub(crate) fn truncate(x: f32) -> i32 {
     if x.abs() < 2_147_483_648.0 { x as i32 } else { i32::MIN }
 }
 
+/// Round half to even, for magnitudes up to 2^22: adding 1.5 * 2^23 leaves the integer in the low bits.
+///
+/// Larger magnitudes and NaN give some integer of 23 bits, the same one that ggml's `nearest_int` gives.
+#[inline(always)]
+pub(crate) fn nearest(x: f32) -> i32 {
+    ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+}
+
 /// `1 / d`, or 0 for the block of zeros.
 #[inline(always)]
 pub(crate) fn reciprocal(d: f32) -> f32 {
@@ -48,7 +56,7 @@ pub(crate) fn absmax(values: &[f32; 32]) -> f32 {
 
 /// The value of the largest magnitude, with its sign; the first of equals.
 #[inline(always)]
-pub(crate) fn signed_absmax(values: &[f32; 32]) -> f32 {
+pub(crate) fn signed_absmax(values: &[f32]) -> f32 {
     let (mut max, mut value) = (0.0, 0.0);
     for &v in values {
         if v.abs() > max {
@@ -72,6 +80,15 @@ mod tests {
             }
         }
         assert_eq!([round(f32::NAN), round(16_777_215.0), round(-2e9)], [0, 16_777_215, -2_000_000_000]);
+    }
+
+    #[test]
+    fn nearest_is_half_to_even() {
+        for i in -40_000..40_000 {
+            let x = i as f32 * 0.125;
+            assert_eq!(nearest(x), x.round_ties_even() as i32, "{x}");
+        }
+        assert_eq!([nearest(4_194_303.0), nearest(-4_194_303.0)], [4_194_303, -4_194_303]);
     }
 
     #[test]
