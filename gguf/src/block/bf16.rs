@@ -48,10 +48,10 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        golden::decodes::<Bf16Le>(&[0x49, 0x40], &[3.140_625]);
-        golden::encodes::<Bf16Le>(&[std::f32::consts::PI], &[0x49, 0x40]);
-        golden::encodes::<Bf16Le>(&[f32::MAX], &[0x80, 0x7f]);
-        golden::encodes::<Bf16Le>(&[f32::from_bits(0xff80_0001)], &[0xc0, 0xff]);
-        golden::encodes::<Bf16Le>(&[f32::from_bits(0x7fff_ffff)], &[0xff, 0x7f]);
+        golden::decodes::<Bf16Le>(&[0x49, 0x40], 3.140_625);
+        golden::encodes::<Bf16Le>(std::f32::consts::PI, &[0x49, 0x40]);
+        golden::encodes::<Bf16Le>(f32::MAX, &[0x80, 0x7f]);
+        golden::encodes::<Bf16Le>(f32::from_bits(0xff80_0001), &[0xc0, 0xff]);
+        golden::encodes::<Bf16Le>(f32::from_bits(0x7fff_ffff), &[0xff, 0x7f]);
     }
 }

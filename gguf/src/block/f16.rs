@@ -76,12 +76,12 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        golden::decodes::<F16Le>(&[0x00, 0x3c], &[1.0]);
-        golden::decodes::<F16Le>(&[0x01, 0x80], &[-5.960_464_5e-8]);
-        golden::encodes::<F16Le>(&[65504.0], &[0xff, 0x7b]);
-        golden::encodes::<F16Le>(&[65520.0], &[0x00, 0x7c]);
+        golden::decodes::<F16Le>(&[0x00, 0x3c], 1.0);
+        golden::decodes::<F16Le>(&[0x01, 0x80], -5.960_464_5e-8);
+        golden::encodes::<F16Le>(65504.0, &[0xff, 0x7b]);
+        golden::encodes::<F16Le>(65520.0, &[0x00, 0x7c]);
         // A tie: 1 + 2^-11 lies between 1 and 1 + 2^-10, and 1 is the even one.
-        golden::encodes::<F16Le>(&[1.000_488_3], &[0x00, 0x3c]);
+        golden::encodes::<F16Le>(1.000_488_3, &[0x00, 0x3c]);
     }
 
     #[test]

@@ -86,3 +86,63 @@ impl Block for BlockIq4Nl {
         BlockIq4Nl { d: F16Le::from_f32(d), qs: pack(&quants) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        golden::check::<BlockIq4Nl>(
+            "601ef458cb1579dc269af337bb0458cc1579",
+            &[
+                -0.305_053_7,
+                0.006_225_586,
+                0.236_572_27,
+                -0.217_895_51,
+                0.080_932_62,
+                0.329_956_05,
+                -0.136_962_89,
+                0.155_639_65,
+                -0.404_663_1,
+                -0.062_255_86,
+                0.236_572_27,
+                -0.305_053_7,
+                0.006_225_586,
+                0.329_956_05,
+                -0.217_895_51,
+                0.080_932_62,
+                0.703_491_2,
+                -0.217_895_51,
+                0.329_956_05,
+                -0.647_460_94,
+                -0.062_255_86,
+                0.429_565_43,
+                -0.516_723_63,
+                0.080_932_62,
+                0.703_491_2,
+                -0.404_663_1,
+                0.236_572_27,
+                -0.790_649_4,
+                -0.217_895_51,
+                0.329_956_05,
+                -0.647_460_94,
+                -0.062_255_86,
+            ],
+        );
+    }
+
+    #[test]
+    fn the_nearest_entry_is_found() {
+        for i in -2000..2000 {
+            let x = i as f32 * 0.0625;
+            let distance = |q: &i8| (f32::from(*q) - x).abs();
+            // The last of the nearest: the upper one half-way between two.
+            let nearest =
+                (0..16).rev().min_by(|a, b| distance(&CODEBOOK[*a]).total_cmp(&distance(&CODEBOOK[*b])));
+            assert_eq!(Some(usize::from(nearest_index(x))), nearest, "{x}");
+        }
+        assert_eq!([nearest_index(f32::MIN), nearest_index(f32::MAX), nearest_index(f32::NAN)], [0, 15, 0]);
+    }
+}

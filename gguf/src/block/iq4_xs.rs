@@ -111,3 +111,37 @@ impl Block for BlockIq4Xs {
         block
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        golden::check::<BlockIq4Xs>(
+            "aa8fcd3ba330df0af458cb1579ec269af337bb0458dc157943fc9722eb751eda540db833fc9622eb899f648ba0\
+             758da1789e638a9f648ca0eb861eda540db843fc9722eb751ec9541fda640ec843fd9721eb751fda530eb8650c\
+             c844fba724ea761dd9550cb844fbc943fda732eb851eda640db843fc972262799f638ba0758da1779e62899f64\
+             8b",
+            &[
+                -0.297_974_1,
+                -0.212_838_65,
+                0.121_622_086,
+                1.009_463_3,
+                -1.901_046_8,
+                -0.149_688_72,
+                -0.008_887_768,
+                0.435_500_62,
+                1.508_113_9,
+                -1.290_597_4,
+                -0.079_054_356,
+                0.212_838_65,
+                0.790_543_56,
+                -1.374_329_6,
+                -0.733_474_73,
+                0.014_968_872,
+            ],
+        );
+    }
+}

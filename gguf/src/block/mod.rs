@@ -104,26 +104,53 @@ fn whole_blocks<B: Block>(bytes: usize, values: usize) -> usize {
 
 #[cfg(test)]
 pub(crate) mod golden {
-    //! Checks that every format's unit test uses.
+    //! Golden bytes and values, made by `tests/tools/format_vectors.py --golden`.
     use bytemuck::Zeroable as _;
 
     use super::Block;
 
-    /// The block of these bytes decodes to exactly these values (compared by bits).
-    pub(crate) fn decodes<B: Block>(bytes: &[u8], values: &[f32]) {
-        let block: B = bytemuck::pod_read_unaligned(bytes);
-        let mut out = B::Values::zeroed();
-        block.decode(&mut out);
-        let got: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&out));
-        assert_eq!(got.len(), B::LEN);
-        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&got[..values.len()]), bits(values), "{got:?} {values:?}");
+    /// The input of the golden blocks: a scrambled ramp whose sub-blocks differ in magnitude.
+    fn input<B: Block>() -> B::Values {
+        let values: Vec<f32> = (0..B::LEN)
+            .map(|i| ((i * 37 + 11) % 101) as f32 - 50.0)
+            .zip(0..)
+            .map(|(v, i)| v * (1 + i / 16 % 5) as f32 / 128.0)
+            .collect();
+        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&values))
     }
 
-    /// These values encode to exactly these bytes.
-    pub(crate) fn encodes<B: Block>(values: &[f32], bytes: &[u8]) {
-        let block = B::encode(&bytemuck::pod_read_unaligned(bytemuck::cast_slice(values)));
+    /// The input encodes to these bytes (ggml's, in hexadecimal), which decode to these values (the `gguf`
+    /// package's), bit for bit. Of 256 values, every 17th is given: one for each sub-block, each elsewhere in it.
+    pub(crate) fn check<B: Block>(hex: &str, values: &[f32]) {
+        let block = B::encode(&input::<B>());
+        let got: String = bytemuck::bytes_of(&block).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(got, hex);
+
+        let decoded = decoded(&block);
+        let stride = if B::LEN == 32 { 1 } else { 17 };
+        let sampled: Vec<f32> = decoded.into_iter().step_by(stride).collect();
+        assert_eq!(bits(&sampled), bits(values), "{sampled:?}");
+    }
+
+    /// The number of these bytes.
+    pub(crate) fn decodes<B: Block>(bytes: &[u8], value: f32) {
+        assert_eq!(bits(&decoded::<B>(&bytemuck::pod_read_unaligned(bytes))), bits(&[value]));
+    }
+
+    /// The bytes of this number.
+    pub(crate) fn encodes<B: Block>(value: f32, bytes: &[u8]) {
+        let block = B::encode(&bytemuck::pod_read_unaligned(bytemuck::bytes_of(&value)));
         assert_eq!(bytemuck::bytes_of(&block), bytes);
+    }
+
+    fn decoded<B: Block>(block: &B) -> Vec<f32> {
+        let mut out = B::Values::zeroed();
+        block.decode(&mut out);
+        bytemuck::cast_slice(std::slice::from_ref(&out)).to_vec()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|v| v.to_bits()).collect()
     }
 }
 

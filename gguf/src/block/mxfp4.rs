@@ -66,3 +66,28 @@ impl Block for BlockMxfp4 {
         BlockMxfp4 { e, qs: std::array::from_fn(|j| quants[j] | (quants[16 + j] << 4)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        golden::check::<BlockMxfp4>(
+            "7c7cc054fc9165ea127dd933fcb054eb91",
+            &[
+                -0.25, 0.0, 0.25, -0.25, 0.0625, 0.375, -0.125, 0.125, -0.375, -0.0625, 0.1875, -0.25, 0.0,
+                0.25, -0.1875, 0.0625, 0.75, -0.25, 0.375, -0.75, -0.0625, 0.5, -0.5, 0.0625, 0.75, -0.375,
+                0.1875, -0.75, -0.1875, 0.375, -0.5, -0.0625,
+            ],
+        );
+    }
+
+    #[test]
+    fn half_scale_is_a_power_of_two() {
+        for e in 0..=255u8 {
+            assert_eq!(f64::from(half_scale(e)), 2f64.powi(i32::from(e) - 128));
+        }
+    }
+}

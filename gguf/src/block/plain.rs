@@ -53,21 +53,21 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        golden::decodes::<F32Le>(&[0, 0, 0xc0, 0xbf], &[-1.5]);
-        golden::decodes::<F64Le>(&[0, 0, 0, 0, 0, 0, 0xf8, 0xbf], &[-1.5]);
-        golden::decodes::<I8Le>(&[0x80], &[-128.0]);
-        golden::decodes::<I16Le>(&[0xfe, 0xff], &[-2.0]);
-        golden::decodes::<I32Le>(&[0xff, 0xff, 0xff, 0x7f], &[2_147_483_648.0]);
-        golden::decodes::<I64Le>(&[0, 0, 0, 0, 0, 0, 0, 0x80], &[-9_223_372_036_854_775_808.0]);
-        golden::encodes::<F64Le>(&[-1.5], &[0, 0, 0, 0, 0, 0, 0xf8, 0xbf]);
+        golden::decodes::<F32Le>(&[0, 0, 0xc0, 0xbf], -1.5);
+        golden::decodes::<F64Le>(&[0, 0, 0, 0, 0, 0, 0xf8, 0xbf], -1.5);
+        golden::decodes::<I8Le>(&[0x80], -128.0);
+        golden::decodes::<I16Le>(&[0xfe, 0xff], -2.0);
+        golden::decodes::<I32Le>(&[0xff, 0xff, 0xff, 0x7f], 2_147_483_648.0);
+        golden::decodes::<I64Le>(&[0, 0, 0, 0, 0, 0, 0, 0x80], -9_223_372_036_854_775_808.0);
+        golden::encodes::<F64Le>(-1.5, &[0, 0, 0, 0, 0, 0, 0xf8, 0xbf]);
     }
 
     #[test]
     fn integers_round_and_saturate() {
-        golden::encodes::<I8Le>(&[2.5], &[3]);
-        golden::encodes::<I8Le>(&[-300.0], &[0x80]);
-        golden::encodes::<I16Le>(&[f32::NAN], &[0, 0]);
-        golden::encodes::<I32Le>(&[-2.5], &(-3i32).to_le_bytes());
-        golden::encodes::<I64Le>(&[f32::INFINITY], &i64::MAX.to_le_bytes());
+        golden::encodes::<I8Le>(2.5, &[3]);
+        golden::encodes::<I8Le>(-300.0, &[0x80]);
+        golden::encodes::<I16Le>(f32::NAN, &[0, 0]);
+        golden::encodes::<I32Le>(-2.5, &(-3i32).to_le_bytes());
+        golden::encodes::<I64Le>(f32::INFINITY, &i64::MAX.to_le_bytes());
     }
 }

@@ -108,3 +108,42 @@ impl Block for BlockQ3K {
         block
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        golden::check::<BlockQ3K>(
+            "66cdb366d9336c9936cc9b66cdb366d94d1ae74cb3e758b3ed18b74c9ae74cb3897833de9d7726ed886be29978\
+             37de9ddb2f7589dc227688df2275c91f7285d84827e28d7423de897722dd8877e29d785df2b7582df68b5de2f7\
+             485d22b7882dbba4bda5005556af41f9146bdba4",
+            &[
+                -0.284_500_12,
+                -0.227_600_1,
+                0.0,
+                0.796_600_34,
+                -1.820_800_8,
+                -0.189_666_75,
+                0.0,
+                0.569_000_24,
+                1.194_900_5,
+                -1.479_400_6,
+                -0.094_833_374,
+                0.189_666_75,
+                0.910_400_4,
+                -1.194_900_5,
+                -1.024_200_4,
+                0.0,
+            ],
+        );
+    }
+
+    #[test]
+    fn scales_survive_packing() {
+        let scales = std::array::from_fn(|s| (s as i8 * 37 % 64) - 32);
+        assert_eq!(unpack_scales(&pack_scales(&scales)), scales);
+    }
+}

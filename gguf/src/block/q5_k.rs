@@ -70,3 +70,37 @@ impl Block for BlockQ5K {
         BlockQ5K { d, dmin, scales, qh, qs }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        golden::check::<BlockQ5K>(
+            "b217fc27da72ffe4d96cbce07f79e3ff26cd9366c933649932cc9926cd9366c933e49936cc9b26cdb366c932ec\
+             9936cc7a7006aba1373dc3595ff48a8016aca25f0bc7923e0ac5713df9a4601cd8a34fa22e39c5506ce8738f1c\
+             97a33f4ad6512ff2ce6032fe91630fd19d3f02de7043318bf554ae0767c02a79d3429cf655be2bf6926e09d590\
+             4c08c37f3cf7a37f1a6e27e790590ac3933c05c57e38f8a16ad90520ec1833ff1b46f32fea0631ed19",
+            &[
+                -0.291_252_14,
+                -0.242_404_94,
+                0.130_676_27,
+                0.976_108_55,
+                -1.871_337_9,
+                -0.214_290_62,
+                -0.051_162_72,
+                0.489_913_94,
+                1.361_980_4,
+                -1.360_311_5,
+                -0.106_756_21,
+                0.175_054_55,
+                0.864_883_4,
+                -1.338_876_7,
+                -0.781_299_6,
+                0.047_224_045,
+            ],
+        );
+    }
+}

@@ -80,3 +80,38 @@ impl Block for BlockQ6K {
         block
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        golden::check::<BlockQ6K>(
+            "45df28bc069f137cf08ad367f14ade285ed67df56c138b02aa12c931b85fd74e26ac058d037bf179d258d048ce\
+             27af2583fc741d960eb62fd840b961da53fb74d158bf37be25ad048b047bf37ad159d0c941ea63eb74fb741d95\
+             1ea72fc841c9bf35ad169c048cf26be069d147cf38bd1a922c840d85ed77ff57d038b04aa22b6cb11b6cc61b71\
+             c61cb1cb6cb21b6cc6e74d3ad04d37904ae7913ae44d3a904d18b1c66cb11b6c861b71c61cb1c76cb22453f924\
+             8ef9138ef4538d2452f9248e1733489d77e831b9668018cf499e7c180910",
+            &[
+                -0.305_887_7,
+                -0.251_212_12,
+                0.177_326_2,
+                0.926_529_4,
+                -1.875_717_2,
+                -0.200_969_7,
+                -0.024_136_066,
+                0.489_617_35,
+                1.356_545_4,
+                -1.324_035_6,
+                -0.082_752_23,
+                0.193_088_53,
+                0.827_029_7,
+                -1.351_619_7,
+                -0.794_027_3,
+                0.023_643_494,
+            ],
+        );
+    }
+}
