@@ -40,7 +40,7 @@ fn digest(words: impl IntoIterator<Item = u32>) -> String {
 }
 
 /// The bits of a value; one NaN for all.
-fn bits(value: &f32) -> u32 {
+fn bits(value: f32) -> u32 {
     if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() }
 }
 
@@ -143,7 +143,7 @@ fn random_bytes_decode_as_recorded() {
         let words = (0..n.div_ceil(8) as u64).map(|i| splitmix64(u64::from(info.id), i).to_le_bytes());
         let bytes: Vec<u8> = words.flatten().take(n).collect();
         let values = decode(info, &bytes);
-        assert_eq!(digest(values.iter().map(bits)), recorded[&("decode", info.name)], "{format}");
+        assert_eq!(digest(values.into_iter().map(bits)), recorded[&("decode", info.name)], "{format}");
     }
 }
 
@@ -170,13 +170,13 @@ fn real_tensors_decode_as_recorded() {
             let mut words = Vec::new();
             for info in file.tensors() {
                 let tensor = file.require_tensor(&info.name).unwrap();
-                words.extend(decode(info.format.info(), tensor.bytes).iter().map(bits));
+                words.extend(decode(info.format.info(), tensor.bytes).into_iter().map(bits));
             }
             assert_eq!(digest(words), hash, "{name}");
             n_files += 1;
         }
     }
-    assert!(n_files > 30, "{n_files} files in the fixture");
+    assert!(n_files >= 30, "{n_files} files in the fixture");
 }
 
 /// What is lost by encoding, as a share of the values' root mean square.

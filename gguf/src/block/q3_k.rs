@@ -51,7 +51,7 @@ pub fn unpack_scales(packed: &[u8; 12]) -> [i8; 16] {
 pub fn pack_scales(scales: &[i8; 16]) -> [u8; 12] {
     let mut packed = [0; 12];
     for (s, scale) in scales.iter().enumerate() {
-        let scale = (scale + 32) as u8;
+        let scale = scale.wrapping_add(32) as u8;
         packed[s % 8] |= (scale & 15) << (s / 8 * 4);
         packed[8 + s % 4] |= ((scale >> 4) & 3) << (s / 4 * 2);
     }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn scales_survive_packing() {
-        let scales = std::array::from_fn(|s| (s as i8 * 37 % 64) - 32);
+        let scales = std::array::from_fn(|s| (s * 37 % 64) as i8 - 32);
         assert_eq!(unpack_scales(&pack_scales(&scales)), scales);
     }
 }

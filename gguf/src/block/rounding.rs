@@ -1,13 +1,15 @@
 //! How encoders round, and what they measure in a block first. NaN is passed over wherever ggml's comparisons
 //! pass it over.
 
-/// Round half away from zero as C's `roundf`, in a form that vectorizes; 0 for NaN. `|x| < 2^31`.
+/// Round half away from zero as C's `roundf`, in a form that vectorizes; 0 for NaN.
+///
+/// Beyond 2^31 the result is some integer.
 #[inline(always)]
 pub(crate) fn round(x: f32) -> i32 {
     let t = x as i32;
     // Exact: below 2^23 the fraction is representable, above there is none.
     let fraction = x - t as f32;
-    t + i32::from(fraction >= 0.5) - i32::from(fraction <= -0.5)
+    t.wrapping_add(i32::from(fraction >= 0.5) - i32::from(fraction <= -0.5))
 }
 
 /// Truncate toward zero; what does not fit (and NaN) becomes `i32::MIN`.
