@@ -1,1 +1,4 @@
 //! The CPU backend.
+
+pub mod attention;
+pub mod hadamard;
