@@ -1,1 +1,3 @@
-//! (stub)
+//! Conversations: templates, the interactive session, and transcripts.
+
+pub mod template;
