@@ -61,7 +61,11 @@ fn every_real_template_renders_as_jinja2_does() {
                 Ok(template) => template.render(&input_of(case)).map(|r| r.text).map_err(|e| e.to_string()),
                 Err(e) => Err(format!("parse: {e}")),
             };
-            match (&got, case.get("output").and_then(Value::as_str), case.get("error").and_then(Value::as_str)) {
+            match (
+                &got,
+                case.get("output").and_then(Value::as_str),
+                case.get("error").and_then(Value::as_str),
+            ) {
                 (Ok(got), Some(want), _) if got == want => {}
                 (Err(_), None, Some(_)) => {}
                 (got, want, error) => {

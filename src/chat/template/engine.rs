@@ -6,6 +6,7 @@ use std::sync::Arc;
 use minijinja::value::{Object, ObjectRepr, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind, State, UndefinedBehavior};
 
+use super::marks::is_generated;
 use super::methods::Args;
 use super::rewrite::Rewritten;
 use super::strftime::strftime;
@@ -55,7 +56,7 @@ fn fold(args: &[Value], op: impl Fn(&Value, &Value) -> Res) -> Res {
 const FUNCTIONS: &[(&str, Helper)] = &[
     ("__add", |rt, _, args| {
         // A long sum of strings is made in one go, not by copying the growing text for each term.
-        if args.iter().all(|a| a.as_str().is_some()) {
+        if args.iter().all(|a| a.as_str().is_some() && !a.is_safe()) {
             return concat(rt, args);
         }
         fold(args, |a, b| rt.add(a, b))
@@ -175,7 +176,7 @@ fn method(rt: &Runtime, state: &mut State, args: &[Value]) -> Res {
     let (object, name) = (arg(args, 0)?, arg(args, 1)?.as_str().unwrap_or_default());
     let rest = args.get(2..).unwrap_or_default();
     match py(object) {
-        Py::Str(s) => rt.str_method(s, name, &Args::new(rest)),
+        Py::Str(s) => rt.str_method(object, s, name, rest),
         Py::List(list) if list.kind == ListKind::List || matches!(name, "index" | "count") => {
             rt.list_method(list, name, &Args::new(rest))
         }
@@ -259,8 +260,11 @@ pub(super) fn run(
     let build = || -> Res<Vec<(String, Value)>> {
         let mut list = Vec::new();
         for message in messages {
-            let own = message.get("role").and_then(serde_json::Value::as_str) == Some("assistant");
-            list.push(if own { runtime.from_json(message, generated)? } else { convert(message)? });
+            list.push(if is_generated(message) {
+                runtime.from_json(message, generated)?
+            } else {
+                convert(message)?
+            });
         }
         let mut variables = vec![("messages".to_string(), runtime.list(list)?)];
         if let Some(tools) = &input.tools {

@@ -22,7 +22,10 @@ pub(super) struct Code {
 
 enum Shape {
     Name(String),
-    Attr { object: Box<Code>, name: String },
+    Attr {
+        object: Box<Code>,
+        name: String,
+    },
     /// An operand of a chain of this operator, still to be closed.
     Chain(&'static str),
     Other,
@@ -159,7 +162,12 @@ impl<'t> Parser<'t> {
         let mut items = Vec::new();
         let mut comma = false;
         loop {
-            if comma && (matches!(self.peek(), Tok::End) || self.is_op(")") || self.is_op("=") || self.is_name("in")) {
+            if comma
+                && (matches!(self.peek(), Tok::End)
+                    || self.is_op(")")
+                    || self.is_op("=")
+                    || self.is_name("in"))
+            {
                 break;
             }
             items.push(if with_condition { self.expression()? } else { self.or()? });
@@ -187,8 +195,10 @@ impl<'t> Parser<'t> {
                 if p.skip_name("else") {
                     let other = p.expression()?;
                     let depth = depth.max(1 + other.depth);
-                    value =
-                        p.code(depth, format!("(({}) if ({}) else ({}))", value.text, condition.text, other.text))?;
+                    value = p.code(
+                        depth,
+                        format!("(({}) if ({}) else ({}))", value.text, condition.text, other.text),
+                    )?;
                 } else {
                     value = p.code(depth, format!("(({}) if ({}))", value.text, condition.text))?;
                 }
@@ -251,7 +261,11 @@ impl<'t> Parser<'t> {
             depth = depth.max(operand.depth);
             let _ = write!(text, ",\"{op}\",{}", operand.text);
         }
-        if text.is_empty() { Ok(first) } else { self.code(depth + 1, format!("__compare({}{text})", first.text)) }
+        if text.is_empty() {
+            Ok(first)
+        } else {
+            self.code(depth + 1, format!("__compare({}{text})", first.text))
+        }
     }
 
     /// A chain of left-associative operators of one strength. A run of the same operator becomes one call,
@@ -577,7 +591,9 @@ impl<'t> Parser<'t> {
             self.arguments()?
         } else {
             let takes_operand = match self.peek() {
-                Tok::Name(n) => !matches!(n.as_str(), "else" | "or" | "and" | "is" | "if" | "in" | "not" | "recursive"),
+                Tok::Name(n) => {
+                    !matches!(n.as_str(), "else" | "or" | "and" | "is" | "if" | "in" | "not" | "recursive")
+                }
                 Tok::Str(_) | Tok::Int(_) | Tok::Float(_) | Tok::Op("(" | "[" | "{") => true,
                 _ => false,
             };

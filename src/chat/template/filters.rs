@@ -14,20 +14,28 @@ impl Runtime {
         Ok(match name {
             "default" | "d" => {
                 let missing = value.is_undefined() || (args.bool(1, "boolean") && !value.is_true());
-                if missing { args.get(0, "default_value").unwrap_or_else(|| Value::from("")) } else { value.clone() }
-            }
-            "string" | "safe" | "escape" | "e" | "forceescape" => Value::from(self.str(value)?),
-            "trim" => {
-                let text = self.str(value)?;
-                match args.string(0, "chars")? {
-                    Some(chars) => self.string(text.trim_matches(|c| chars.contains(c)))?,
-                    None => self.string(text.trim())?,
+                if missing {
+                    args.get(0, "default_value").unwrap_or_else(|| Value::from(""))
+                } else {
+                    value.clone()
                 }
             }
-            "upper" => self.string(self.str(value)?.to_uppercase())?,
-            "lower" => self.string(self.str(value)?.to_lowercase())?,
+            "string" => self.markup(self.str(value)?, value.is_safe())?,
+            "safe" => self.markup(self.str(value)?, true)?,
+            "escape" | "e" => self.markup(self.escaped(value)?, true)?,
+            "forceescape" => self.markup(self.escaped(&self.string(self.str(value)?)?)?, true)?,
+            "trim" => {
+                let text = self.str(value)?;
+                let trimmed = match args.string(0, "chars")? {
+                    Some(chars) => text.trim_matches(|c| chars.contains(c)),
+                    None => text.trim(),
+                };
+                self.markup(trimmed, value.is_safe())?
+            }
+            "upper" => self.markup(self.str(value)?.to_uppercase(), value.is_safe())?,
+            "lower" => self.markup(self.str(value)?.to_lowercase(), value.is_safe())?,
             "title" => self.string(jinja_title(&self.str(value)?))?,
-            "capitalize" => self.string(capitalize(&self.str(value)?))?,
+            "capitalize" => self.markup(capitalize(&self.str(value)?), value.is_safe())?,
             "length" | "count" => match py(value) {
                 Py::Undefined => Value::from(0),
                 Py::Str(s) => {
@@ -89,7 +97,9 @@ impl Runtime {
             },
             "map" => self.map(value, args)?,
             "select" | "reject" => generator(self.select(value, args, false, name == "select")?)?,
-            "selectattr" | "rejectattr" => generator(self.select(value, args, true, name == "selectattr")?)?,
+            "selectattr" | "rejectattr" => {
+                generator(self.select(value, args, true, name == "selectattr")?)?
+            }
             "sum" => {
                 let attribute = args.some(0, "attribute");
                 let mut total = args.get(1, "start").unwrap_or_else(|| Value::from(0));
@@ -101,7 +111,8 @@ impl Runtime {
             "min" | "max" => {
                 let attribute = args.some(1, "attribute");
                 let items = self.iterate(value)?;
-                let key = |item: Value| self.sort_key(item, attribute.as_ref(), args.bool(0, "case_sensitive"));
+                let key =
+                    |item: Value| self.sort_key(item, attribute.as_ref(), args.bool(0, "case_sensitive"));
                 let sorted = self.sorted(items, name == "max", key)?;
                 sorted.into_iter().next().unwrap_or_default()
             }
@@ -116,7 +127,9 @@ impl Runtime {
             "float" => match py(value) {
                 Py::Float(_) => value.clone(),
                 Py::Int(i) => Value::from(i as f64),
-                Py::Str(s) if s.trim().parse::<f64>().is_ok() => Value::from(s.trim().parse::<f64>().unwrap_or(0.0)),
+                Py::Str(s) if s.trim().parse::<f64>().is_ok() => {
+                    Value::from(s.trim().parse::<f64>().unwrap_or(0.0))
+                }
                 _ => args.get(0, "default").unwrap_or_else(|| Value::from(0.0)),
             },
             "round" => {
@@ -139,17 +152,23 @@ impl Runtime {
                 } else {
                     self.dict(named.into_iter().map(|(k, v)| (Value::from(k), v)))?
                 };
-                self.printf(&format, &values)?
+                self.printf(&format, &values, value.is_safe())?
             }
             "center" => {
                 let width = usize::try_from(args.int(0, "width")?.unwrap_or(80)).unwrap_or(0);
                 self.pad(&self.str(value)?, "center", width, ' ')?
             }
-            "wordcount" => Value::from(self.str(value)?.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count()),
+            "wordcount" => Value::from(
+                self.str(value)?
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .filter(|w| !w.is_empty())
+                    .count(),
+            ),
             "batch" => {
                 let size = usize::try_from(args.int(0, "linecount")?.unwrap_or(1)).ok().filter(|n| *n > 0);
                 let size = size.ok_or_else(|| err("a batch holds at least one item"))?;
-                let lists: Res<Vec<_>> = self.iterate(value)?.chunks(size).map(|c| self.list(c.to_vec())).collect();
+                let lists: Res<Vec<_>> =
+                    self.iterate(value)?.chunks(size).map(|c| self.list(c.to_vec())).collect();
                 generator(lists?)?
             }
             other => return Err(err(format!("No filter named '{other}'."))),
@@ -241,13 +260,18 @@ impl Runtime {
 
     fn map(&self, value: &Value, args: &Args) -> Res {
         let mut items = Vec::new();
+        // As in Jinja, nothing (none, say) maps to nothing.
+        if !value.is_true() {
+            return self.list_of(ListKind::Generator, items);
+        }
         let attribute = args.named("attribute");
         for item in self.iterate(value)? {
             items.push(if attribute.is_some() {
                 let found = self.path(item, attribute.as_ref())?;
                 if found.is_undefined() { args.named("default").unwrap_or(found) } else { found }
             } else {
-                let (name, rest) = args.positional.split_first().ok_or_else(|| err("map requires a filter argument"))?;
+                let (name, rest) =
+                    args.positional.split_first().ok_or_else(|| err("map requires a filter argument"))?;
                 self.filter(&string_of(name)?, &item, &Args::new(rest))?
             });
         }
@@ -264,6 +288,9 @@ impl Runtime {
             positional = rest;
         }
         let mut items = Vec::new();
+        if !value.is_true() {
+            return Ok(items);
+        }
         for item in self.iterate(value)? {
             let subject = self.path(item.clone(), attribute)?;
             let chosen = match positional.split_first() {

@@ -71,13 +71,17 @@ impl Spec {
             spec.kind = Some(kind);
             i += 1;
         }
-        if i == text.chars().count() { Ok(spec) } else { Err(err(format!("invalid format specifier '{text}'"))) }
+        if i == text.chars().count() {
+            Ok(spec)
+        } else {
+            Err(err(format!("invalid format specifier '{text}'")))
+        }
     }
 }
 
 impl Runtime {
-    /// `format % values`.
-    pub fn printf(&self, format: &str, values: &Value) -> Res {
+    /// `format % values`. What is filled into markup is escaped.
+    pub fn printf(&self, format: &str, values: &Value, markup: bool) -> Res {
         let positional = match py(values) {
             Py::List(list) if list.kind == ListKind::Tuple => list.snapshot(),
             _ => vec![values.clone()],
@@ -96,7 +100,9 @@ impl Runtime {
             }
             let mut named = None;
             if let Some(after) = rest.strip_prefix('(') {
-                let Some((name, after)) = after.split_once(')') else { return Err(err("incomplete format key")) };
+                let Some((name, after)) = after.split_once(')') else {
+                    return Err(err("incomplete format key"));
+                };
                 let Py::Dict(dict) = py(values) else { return Err(err("format requires a mapping")) };
                 named = Some(dict.get_str(name).ok_or_else(|| err(format!("KeyError: '{name}'")))?);
                 used_name = true;
@@ -104,7 +110,8 @@ impl Runtime {
             }
             let flags = rest.len() - rest.trim_start_matches(['-', '+', ' ', '#', '0']).len();
             let (flags, after) = rest.split_at(flags);
-            let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+            let digits =
+                after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
             let (size, after) = after.split_at(digits);
             let Some(kind) = after.chars().next() else { return Err(err("incomplete format")) };
             rest = &after[kind.len_utf8()..];
@@ -120,7 +127,11 @@ impl Runtime {
             let text = match kind {
                 's' | 'r' | 'a' => {
                     spec.zero = false;
-                    let text = if kind == 's' { self.str(&value)? } else { self.repr(&value)? };
+                    let text = match kind {
+                        's' if markup => self.escaped(&value)?,
+                        's' => self.str(&value)?,
+                        _ => self.repr(&value)?,
+                    };
                     lay_out(&text, &spec, "")
                 }
                 'd' | 'i' | 'u' => {
@@ -146,11 +157,11 @@ impl Runtime {
             return Err(err("not all arguments converted during string formatting"));
         }
         out.push_str(rest);
-        self.string(out)
+        self.markup(out, markup)
     }
 
-    /// `format.format(...)`.
-    pub fn str_format(&self, format: &str, args: &Args) -> Res {
+    /// `format.format(...)`. What is filled into markup is escaped.
+    pub fn str_format(&self, format: &str, args: &Args, markup: bool) -> Res {
         let mut out = String::new();
         let mut automatic = 0;
         let mut rest = format;
@@ -189,6 +200,7 @@ impl Runtime {
             }
             let spec = Spec::parse(spec)?;
             let text = match conversion {
+                "" if markup => lay_out(&self.escaped(&value)?, &spec, ""),
                 "" => self.format_value(&value, &spec)?,
                 "r" => lay_out(&self.repr(&value)?, &spec, ""),
                 _ => lay_out(&self.str(&value)?, &spec, ""),
@@ -198,7 +210,7 @@ impl Runtime {
             out.push_str(&text);
         }
         out.push_str(rest);
-        self.string(out)
+        self.markup(out, markup)
     }
 
     fn format_value(&self, value: &Value, spec: &Spec) -> Res<String> {
@@ -214,7 +226,8 @@ impl Runtime {
                 Some(kind) => Err(err(format!("unknown format code '{kind}' for '{}'", type_name(value)))),
             };
         };
-        let upper = |text: String, kind: char| if kind.is_ascii_uppercase() { text.to_uppercase() } else { text };
+        let upper =
+            |text: String, kind: char| if kind.is_ascii_uppercase() { text.to_uppercase() } else { text };
         let prefix = |text: &'static str| if spec.alternate { text } else { "" };
         let negative = if is_int { integer < 0 } else { real.is_sign_negative() && !real.is_nan() };
         let magnitude = integer.unsigned_abs();
@@ -303,7 +316,11 @@ fn general(value: f64, precision: usize) -> String {
     let scientific = exponent(value, precision - 1);
     let magnitude: i64 = scientific.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
     let strip = |text: &str| {
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text.to_string() }
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_string()
+        } else {
+            text.to_string()
+        }
     };
     if magnitude < -4 || magnitude >= precision as i64 {
         match scientific.split_once('e') {

@@ -47,8 +47,8 @@ pub(super) enum Piece {
 }
 
 const OPERATORS: [&str; 24] = [
-    "**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">", "=", "(", ")", "[", "]", "{", "}",
-    ",", ":", ".",
+    "**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">", "=", "(", ")", "[", "]", "{",
+    "}", ",", ":", ".",
 ];
 
 struct Lexer<'a> {
@@ -127,7 +127,11 @@ fn before_tag(text: &str, kind: u8, sign: Option<u8>, line_start: bool) -> &str 
         _ => {
             let begin = text.rfind('\n').map_or(0, |i| i + 1);
             let on_line_start = begin > 0 || line_start;
-            if on_line_start && text[begin..].chars().all(char::is_whitespace) { &text[..begin] } else { text }
+            if on_line_start && text[begin..].chars().all(char::is_whitespace) {
+                &text[..begin]
+            } else {
+                text
+            }
         }
     }
 }
@@ -254,7 +258,9 @@ impl<'a> Lexer<'a> {
         let bad = || at.syntax("this number is not valid");
         for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
             if rest.get(..2).is_some_and(|p| p.eq_ignore_ascii_case(prefix)) {
-                let len = rest[2..].find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(rest.len() - 2);
+                let len = rest[2..]
+                    .find(|c: char| c != '_' && !c.is_ascii_alphanumeric())
+                    .unwrap_or(rest.len() - 2);
                 self.advance(2 + len);
                 let digits = rest[2..2 + len].replace('_', "");
                 return i128::from_str_radix(&digits, radix).map(Tok::Int).map_err(|_| bad());
@@ -319,7 +325,8 @@ impl<'a> Lexer<'a> {
                 'v' => text.push('\u{b}'),
                 '\\' | '\'' | '"' => text.push(c),
                 'x' | 'u' | 'U' => {
-                    let code = rest.get(i + 1..i + 1 + digits).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                    let code =
+                        rest.get(i + 1..i + 1 + digits).and_then(|hex| u32::from_str_radix(hex, 16).ok());
                     let decoded = code.and_then(char::from_u32);
                     text.push(decoded.ok_or_else(|| at.syntax("this string has an invalid escape"))?);
                     for _ in 0..digits {
@@ -327,7 +334,8 @@ impl<'a> Lexer<'a> {
                     }
                 }
                 '0'..='7' => {
-                    let octal: String = rest[i..].chars().take(3).take_while(|c| ('0'..='7').contains(c)).collect();
+                    let octal: String =
+                        rest[i..].chars().take(3).take_while(|c| ('0'..='7').contains(c)).collect();
                     let code = u32::from_str_radix(&octal, 8).ok().and_then(char::from_u32);
                     text.push(code.unwrap_or_default());
                     for _ in 1..octal.len() {

@@ -125,7 +125,37 @@ pub(super) fn string_of(value: &Value) -> Res<String> {
 }
 
 impl Runtime {
-    pub fn str_method(&self, s: &str, name: &str, args: &Args) -> Res {
+    /// A method of a string. One of markup gives markup, and escapes the strings that it takes in.
+    pub fn str_method(&self, receiver: &Value, s: &str, name: &str, args: &[Value]) -> Res {
+        if !receiver.is_safe() {
+            return self.plain_str_method(s, name, &Args::new(args), false);
+        }
+        let mut args = args.to_vec();
+        if name == "replace" {
+            for arg in args.iter_mut().filter(|a| a.as_str().is_some()) {
+                *arg = Value::from(self.escaped(arg)?);
+            }
+        } else if name == "join" {
+            for arg in args.iter_mut().take(1) {
+                let items = self.iterate(arg)?;
+                let items =
+                    items.iter().map(|i| self.escaped(i).map(Value::from)).collect::<Res<Vec<_>>>()?;
+                *arg = self.list(items)?;
+            }
+        }
+        let result = self.plain_str_method(s, name, &Args::new(&args), true)?;
+        match py(&result) {
+            Py::Str(text) => self.markup(text, true),
+            Py::List(list) => {
+                let items =
+                    list.snapshot().iter().map(|i| self.markup(self.str(i)?, true)).collect::<Res<Vec<_>>>();
+                self.list_of(list.kind, items?)
+            }
+            _ => Ok(result),
+        }
+    }
+
+    fn plain_str_method(&self, s: &str, name: &str, args: &Args, markup: bool) -> Res {
         self.charge(s.len() / 4 + 1)?;
         let chars = |args: &Args| args.string(0, "chars");
         Ok(match name {
@@ -204,7 +234,11 @@ impl Runtime {
             "swapcase" => self.string(
                 s.chars()
                     .flat_map(|c| {
-                        if c.is_uppercase() { c.to_lowercase().collect::<Vec<_>>() } else { c.to_uppercase().collect() }
+                        if c.is_uppercase() {
+                            c.to_lowercase().collect::<Vec<_>>()
+                        } else {
+                            c.to_uppercase().collect()
+                        }
                     })
                     .collect::<String>(),
             )?,
@@ -240,14 +274,16 @@ impl Runtime {
                 }
                 Value::from(out)
             }
-            "format" => self.str_format(s, args)?,
+            "format" => self.str_format(s, args, markup)?,
             "center" | "ljust" | "rjust" | "zfill" => {
                 let width = args.int(0, "width")?.unwrap_or(0);
                 let fill = if name == "zfill" { Some("0".to_string()) } else { args.string(1, "fillchar")? };
                 let fill = fill.and_then(|f| f.chars().next()).unwrap_or(' ');
                 self.pad(s, name, usize::try_from(width).unwrap_or(0), fill)?
             }
-            "isdigit" | "isdecimal" | "isnumeric" => Value::from(!s.is_empty() && s.chars().all(char::is_numeric)),
+            "isdigit" | "isdecimal" | "isnumeric" => {
+                Value::from(!s.is_empty() && s.chars().all(char::is_numeric))
+            }
             "isalpha" => Value::from(!s.is_empty() && s.chars().all(char::is_alphabetic)),
             "isalnum" => Value::from(!s.is_empty() && s.chars().all(char::is_alphanumeric)),
             "isspace" => Value::from(!s.is_empty() && s.chars().all(char::is_whitespace)),
@@ -287,7 +323,9 @@ impl Runtime {
         let fill = |n: usize| std::iter::repeat_n(fill, n);
         let signed = name == "zfill" && s.starts_with(['+', '-']);
         let (sign, digits) = s.split_at(usize::from(signed));
-        Ok(Value::from(sign.chars().chain(fill(left)).chain(digits.chars()).chain(fill(right)).collect::<String>()))
+        Ok(Value::from(
+            sign.chars().chain(fill(left)).chain(digits.chars()).chain(fill(right)).collect::<String>(),
+        ))
     }
 
     pub fn list_method(&self, list: &List, name: &str, args: &Args) -> Res {
@@ -380,7 +418,9 @@ impl Runtime {
         if dict.kind == DictKind::Namespace {
             return Err(err(format!("'{name}' of a namespace is not callable")));
         }
-        self.charge(dict.len().saturating_mul(if matches!(name, "get" | "setdefault") { 0 } else { 16 }) + 1)?;
+        self.charge(
+            dict.len().saturating_mul(if matches!(name, "get" | "setdefault") { 0 } else { 16 }) + 1,
+        )?;
         let pairs = |dict: &Dict| {
             dict.pairs().into_iter().map(|(k, v)| self.tuple(vec![k, v])).collect::<Res<Vec<_>>>()
         };
@@ -393,9 +433,8 @@ impl Runtime {
             }
             "items" => self.list_of(ListKind::View("dict_items"), pairs(dict)?),
             "keys" => self.list_of(ListKind::View("dict_keys"), dict.keys()),
-            "values" => {
-                self.list_of(ListKind::View("dict_values"), dict.pairs().into_iter().map(|(_, v)| v).collect())
-            }
+            "values" => self
+                .list_of(ListKind::View("dict_values"), dict.pairs().into_iter().map(|(_, v)| v).collect()),
             "update" => {
                 if let Some(other) = args.positional.first() {
                     for (key, value) in self.pairs_of(other)? {

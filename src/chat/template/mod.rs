@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::path::Path;
 
 pub use defaults::{DEFAULT, DEFAULTS, NamedTemplate};
-//pub use probe::fold_system;
+pub use probe::fold_system;
 pub use strftime::{CivilTime, local_now, parse_time};
 
 use rewrite::Rewritten;
@@ -184,11 +184,12 @@ impl Template {
         if let Some(named) = DEFAULTS.iter().find(|t| t.name == name) {
             return Template::parse(named.source);
         }
-        let source = read_limited(Path::new(name), Limits::default().source).map_err(|e| TemplateError::Unknown {
-            name: name.to_string(),
-            cause: e.to_string(),
-            names: DEFAULTS.iter().map(|t| t.name).collect::<Vec<_>>().join(", "),
-        })?;
+        let source =
+            read_limited(Path::new(name), Limits::default().source).map_err(|e| TemplateError::Unknown {
+                name: name.to_string(),
+                cause: e.to_string(),
+                names: DEFAULTS.iter().map(|t| t.name).collect::<Vec<_>>().join(", "),
+            })?;
         Template::parse(&source)
     }
 
@@ -218,7 +219,7 @@ impl Template {
     /// [`TemplateError::Raised`] when the template refuses the conversation, [`TemplateError::Limit`] when
     /// it wants too much, [`TemplateError::Render`] when it fails.
     pub fn render(&self, input: &RenderInput) -> Result<Rendered, TemplateError> {
-        marks::render(&self.rewritten, &self.source, input, &self.limits)
+        marks::render(&self.rewritten, input, &self.limits)
     }
 }
 

@@ -79,6 +79,9 @@ impl Object for BoundMethod {
 impl Runtime {
     pub fn add(&self, a: &Value, b: &Value) -> Res {
         match (py(a), py(b)) {
+            (Py::Str(_), Py::Str(_)) if a.is_safe() || b.is_safe() => {
+                self.markup(self.escaped(a)? + &self.escaped(b)?, true)
+            }
             (Py::Str(x), Py::Str(y)) => {
                 self.charge_string(x.len().saturating_add(y.len()))?;
                 Ok(Value::from([x, y].concat()))
@@ -126,12 +129,20 @@ impl Runtime {
         match py(sequence) {
             Py::Str(s) => {
                 self.charge_string(s.len().saturating_mul(count))?;
-                Ok(Value::from(s.repeat(if s.is_empty() { 0 } else { count })))
+                let text = s.repeat(if s.is_empty() { 0 } else { count });
+                Ok(if sequence.is_safe() { Value::from_safe_string(text) } else { Value::from(text) })
             }
             Py::List(list) if matches!(list.kind, ListKind::List | ListKind::Tuple) => {
                 self.charge(list.len().saturating_mul(count).saturating_mul(32))?;
                 let items = list.snapshot();
-                self.list_of(list.kind, if items.is_empty() { items } else { std::iter::repeat_n(items, count).flatten().collect() })
+                self.list_of(
+                    list.kind,
+                    if items.is_empty() {
+                        items
+                    } else {
+                        std::iter::repeat_n(items, count).flatten().collect()
+                    },
+                )
             }
             _ => Err(no_operator("*", a, b)),
         }
@@ -163,7 +174,7 @@ impl Runtime {
 
     pub fn modulo(&self, a: &Value, b: &Value) -> Res {
         if let Py::Str(format) = py(a) {
-            return self.printf(format, b);
+            return self.printf(format, b, a.is_safe());
         }
         match num(b) {
             Some(y) if y.float() == 0.0 => Err(err("integer division or modulo by zero")),
@@ -269,7 +280,9 @@ impl Runtime {
                     if !self.equal(x, y)? {
                         // Tuples of scalars are what templates sort; deeper ones are refused.
                         return match (py(x), py(y)) {
-                            (Py::List(_), _) | (_, Py::List(_)) => Err(err("nested sequences are not ordered here")),
+                            (Py::List(_), _) | (_, Py::List(_)) => {
+                                Err(err("nested sequences are not ordered here"))
+                            }
                             _ => self.order(op, x, y),
                         };
                     }
@@ -364,7 +377,9 @@ impl Runtime {
                 let found = dict.get(key);
                 match (found, py(key)) {
                     (Some(value), _) => Ok(value),
-                    (None, Py::Str(name)) if dict.kind == DictKind::Dict => self.attribute_of_item(object, name),
+                    (None, Py::Str(name)) if dict.kind == DictKind::Dict => {
+                        self.attribute_of_item(object, name)
+                    }
                     _ => Ok(Value::UNDEFINED),
                 }
             }
@@ -406,7 +421,7 @@ impl Runtime {
                 let chars: Vec<char> = s.chars().collect();
                 let indices = slice_indices(chars.len(), start, stop, step)?;
                 let text: String = indices.into_iter().filter_map(|i| chars.get(i)).collect();
-                self.string(text)
+                self.markup(text, object.is_safe())
             }
             Py::List(list) if matches!(list.kind, ListKind::List | ListKind::Tuple | ListKind::Range) => {
                 self.charge(list.len().saturating_mul(24))?;

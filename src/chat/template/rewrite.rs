@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::TemplateError;
 use super::expr::{Parser, literal};
-use super::lexer::{Piece, Token, lex};
+use super::lexer::{Piece, Tok, Token, lex};
 
 /// How many `elif` one `if` may have: minijinja's parser recurses into each.
 const MAX_ELIF: usize = 256;
@@ -17,6 +17,8 @@ pub(super) struct Rewritten {
     pub source: String,
     /// The literal texts, by the number that `__raw` takes.
     pub raw: Vec<Arc<str>>,
+    /// The string literals in expressions: what the template may look for.
+    pub literals: Vec<String>,
 }
 
 struct Writer {
@@ -29,15 +31,27 @@ struct Writer {
 
 /// A statement that is open, where its end needs to know more than its name.
 enum Open {
-    If { elifs: usize },
+    If {
+        elifs: usize,
+    },
     /// `{% set x %}` or `{% filter f %}`: what to write after the captured text.
-    Capture { end: &'static str, after: String },
+    Capture {
+        end: &'static str,
+        after: String,
+    },
 }
 
 /// Rewrites a template.
 pub(super) fn rewrite(source: &str) -> Result<Rewritten, TemplateError> {
     let mut writer = Writer { out: String::new(), line: 1, raw: Vec::new(), open: Vec::new(), captures: 0 };
+    let mut literals = Vec::new();
     for piece in lex(source)? {
+        if let Piece::Print(tokens) | Piece::Block(tokens) = &piece {
+            literals.extend(tokens.iter().filter_map(|t| match &t.tok {
+                Tok::Str(text) => Some(text.clone()),
+                _ => None,
+            }));
+        }
         match piece {
             Piece::Text { text, at } => {
                 let number = writer.raw.len();
@@ -54,7 +68,9 @@ pub(super) fn rewrite(source: &str) -> Result<Rewritten, TemplateError> {
             Piece::Block(tokens) => writer.statement(&tokens)?,
         }
     }
-    Ok(Rewritten { source: writer.out, raw: writer.raw })
+    literals.sort();
+    literals.dedup();
+    Ok(Rewritten { source: writer.out, raw: writer.raw, literals })
 }
 
 impl Writer {
@@ -98,7 +114,7 @@ impl Writer {
             "else" | "endfor" | "endwith" | "endcall" | "break" | "continue" => name,
             "endmacro" => {
                 // Some templates repeat the macro's name here.
-                if !matches!(p.peek(), super::lexer::Tok::End) {
+                if !matches!(p.peek(), Tok::End) {
                     p.name()?;
                 }
                 name
@@ -152,7 +168,7 @@ impl Writer {
             }
             "with" => {
                 let mut parts = Vec::new();
-                while !matches!(p.peek(), super::lexer::Tok::End) {
+                while !matches!(p.peek(), Tok::End) {
                     let target = target(p)?;
                     p.expect_op("=")?;
                     parts.push(format!("{target}={}", p.expression()?.text));

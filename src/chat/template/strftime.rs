@@ -15,7 +15,9 @@ pub fn local_now() -> CivilTime {
 /// # Errors
 /// Says what is wrong with the text.
 pub fn parse_time(text: &str) -> Result<CivilTime, String> {
-    text.trim().parse::<DateTime>().map_err(|e| format!("{text:?} is not a time such as 2026-01-02T03:04:05: {e}"))
+    text.trim()
+        .parse::<DateTime>()
+        .map_err(|e| format!("{text:?} is not a time such as 2026-01-02T03:04:05: {e}"))
 }
 
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];

@@ -103,6 +103,39 @@ impl Runtime {
         Ok(Value::from(text))
     }
 
+    /// A new string value, of markup if `safe`.
+    pub fn markup(&self, text: impl AsRef<str>, safe: bool) -> Res {
+        let value = self.string(text)?;
+        Ok(match value.as_str() {
+            Some(text) if safe => Value::from_safe_string(text.to_string()),
+            _ => value,
+        })
+    }
+
+    /// The text of a string as it joins markup: escaped unless it is markup itself.
+    ///
+    /// Escaping is off in chat templates, but Python's `Markup` (what `|safe` gives) escapes whatever is added
+    /// to it all the same, and the templates that say `|safe` were tested with that.
+    pub fn escaped(&self, value: &Value) -> Res<String> {
+        let text = self.str(value)?;
+        if value.is_safe() {
+            return Ok(text);
+        }
+        self.charge_string(text.len().saturating_mul(5))?;
+        let mut out = String::with_capacity(text.len());
+        for c in text.chars() {
+            match c {
+                '&' => out.push_str("&amp;"),
+                '<' => out.push_str("&lt;"),
+                '>' => out.push_str("&gt;"),
+                '\'' => out.push_str("&#39;"),
+                '"' => out.push_str("&#34;"),
+                c => out.push(c),
+            }
+        }
+        Ok(out)
+    }
+
     pub fn list_of(&self, kind: ListKind, items: Vec<Value>) -> Res {
         self.charge(CONTAINER_COST + items.len().saturating_mul(ELEMENT_COST))?;
         for item in &items {
@@ -219,7 +252,11 @@ fn storable(value: &Value) -> Res<()> {
         ValueKind::Invalid => false,
         _ => true,
     };
-    if plain_data { Ok(()) } else { Err(err(format!("a {} cannot be stored in a container", type_name(value)))) }
+    if plain_data {
+        Ok(())
+    } else {
+        Err(err(format!("a {} cannot be stored in a container", type_name(value))))
+    }
 }
 
 /// Which Python type a [`List`] stands for.
@@ -381,7 +418,8 @@ impl Key {
             Py::Float(f) => Key::Float(f.to_bits()),
             Py::Str(s) => Key::Str(s.into()),
             Py::List(list) if list.kind == ListKind::Tuple && depth < 8 => {
-                let items: Res<Vec<_>> = list.snapshot().iter().map(|item| Key::at(item, depth + 1)).collect();
+                let items: Res<Vec<_>> =
+                    list.snapshot().iter().map(|item| Key::at(item, depth + 1)).collect();
                 Key::Tuple(items?)
             }
             _ => return Err(err(format!("unhashable type: '{}'", type_name(value)))),
