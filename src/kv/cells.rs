@@ -132,7 +132,11 @@ impl Cells {
     pub fn append(&mut self, batch: &[SeqPos], cells: &mut Vec<u32>) -> Result<(), CellsError> {
         cells.clear();
         if batch.len() > self.free() {
-            return Err(CellsError::Full { needed: batch.len(), free: self.free(), capacity: self.capacity() });
+            return Err(CellsError::Full {
+                needed: batch.len(),
+                free: self.free(),
+                capacity: self.capacity(),
+            });
         }
         for (i, &at) in batch.iter().enumerate() {
             match self.append_one(at) {

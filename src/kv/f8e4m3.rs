@@ -117,9 +117,8 @@ mod tests {
     /// The nearest code by trying all of one sign, ties to the even one: exact, since f64 holds every difference.
     fn nearest(value: f32) -> u8 {
         let distance = |code: u8| (f64::from(DECODED[usize::from(code)]) - f64::from(value.abs())).abs();
-        let best = (0..0x7F).min_by(|&a, &b| {
-            distance(a).total_cmp(&distance(b)).then_with(|| (a & 1).cmp(&(b & 1)))
-        });
+        let best = (0..0x7F)
+            .min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then_with(|| (a & 1).cmp(&(b & 1))));
         best.unwrap() | if value.is_sign_negative() { 0x80 } else { 0 }
     }
 
@@ -135,14 +134,15 @@ mod tests {
                 check(-value);
             }
         }
-        for value in [448.0, 464.0, 1e30, f32::MAX, 0.0, -0.0, f32::MIN_POSITIVE, 1e-44] {
+        for value in [448.0, 464.0, 1e6, 0.0, -0.0, f32::MIN_POSITIVE, 1e-44] {
             check(value);
         }
         for _ in 0..100_000 {
             let exponent = random.below(24) as i32 - 14;
             check((random.uniform() * 2.0 - 1.0) * 2f32.powi(exponent));
         }
-        assert_eq!((encode(f32::INFINITY), encode(f32::NEG_INFINITY)), (0x7E, 0xFE));
+        // Past what f64 tells apart in the search.
+        assert_eq!([1e30, f32::MAX, f32::INFINITY, f32::NEG_INFINITY].map(encode), [0x7E, 0x7E, 0x7E, 0xFE]);
     }
 
     fn round_trip(values: &[f32]) -> Vec<f32> {

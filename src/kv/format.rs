@@ -36,7 +36,9 @@ fn block(format: Format) -> KvFormatInfo {
         block_bytes: info.block_bytes,
         header_bytes: 0,
         decode: info.decode,
-        encode: info.encode.unwrap_or(|_, _| unreachable!("a format without an encoder is no row of this table")),
+        encode: info
+            .encode
+            .unwrap_or(|_, _| unreachable!("a format without an encoder is no row of this table")),
     }
 }
 
@@ -111,7 +113,12 @@ impl KvFormat {
     /// # Panics
     /// Where `out` has another length.
     pub fn encode_row(self, values: &[f32], out: &mut [u8]) {
-        assert_eq!(out.len(), self.row_bytes(values.len()), "bytes of a {self} row of {} values", values.len());
+        assert_eq!(
+            out.len(),
+            self.row_bytes(values.len()),
+            "bytes of a {self} row of {} values",
+            values.len()
+        );
         let info = self.info();
         let whole = values.len() / info.block_len;
         let (values, tail) = values.split_at(whole * info.block_len);

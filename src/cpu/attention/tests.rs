@@ -70,7 +70,8 @@ struct Cache {
 
 impl Cache {
     fn new(shape: &Shape, capacity: u32) -> Cache {
-        let bytes = |format: KvFormat, d| vec![0xAA; shape.n_head_kv * capacity as usize * format.row_bytes(d)];
+        let bytes =
+            |format: KvFormat, d| vec![0xAA; shape.n_head_kv * capacity as usize * format.row_bytes(d)];
         Cache {
             shape: shape.clone(),
             cells: Cells::new(capacity, 8),
@@ -108,7 +109,8 @@ impl Cache {
         for (x, d, format, rows) in
             [(&k, shape.d_k, shape.formats.0, &mut self.k), (&v, shape.d_v, shape.formats.1, &mut self.v)]
         {
-            let mut place: Vec<Option<&mut [u8]>> = rows.chunks_exact_mut(format.row_bytes(d)).map(Some).collect();
+            let mut place: Vec<Option<&mut [u8]>> =
+                rows.chunks_exact_mut(format.row_bytes(d)).map(Some).collect();
             let row = |bytes: std::ops::Range<usize>| place[bytes.start / bytes.len()].take().unwrap();
             write_rows(0..batch.len(), x, (d, shape.n_head_kv), &cells, (format, capacity), row);
         }
@@ -245,7 +247,8 @@ fn windows_softcaps_sinks_and_sight_ahead_agree_with_the_oracle() {
         for softcap in [None, Some(2.0), Some(50.0)] {
             for sinks in [None, Some(vec![0.5, -3.0, 8.0, 40.0])] {
                 for causal in [true, false] {
-                    let shape = Shape { window, softcap, sinks: sinks.clone(), causal, ..Shape::of(4, 2, 32, 32) };
+                    let shape =
+                        Shape { window, softcap, sinks: sinks.clone(), causal, ..Shape::of(4, 2, 32, 32) };
                     let mut cache = Cache::new(&shape, 256);
                     cache.check(&seq(0, 0..90));
                     cache.check(&seq(0, 90..91));

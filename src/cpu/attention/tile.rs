@@ -168,7 +168,8 @@ mod tests {
                 let mut one = [0.0];
                 (REFERENCE.scores)(&q, &rows[r * d..][..d], &mut one);
                 assert_eq!(one[0].to_bits(), all[r].to_bits());
-                let exact: f64 = q.iter().zip(&rows[r * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                let exact: f64 =
+                    q.iter().zip(&rows[r * d..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                 assert!((f64::from(one[0]) - exact).abs() < 1e-5 * d as f64);
             }
         }
