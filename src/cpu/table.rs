@@ -22,5 +22,11 @@ pub(super) struct Table {
 /// gave has passed [`Isa::require`].
 pub(super) fn table(isa: Isa) -> &'static Table {
     assert!(isa.is_available(), "the instruction set {isa} is not on this machine");
-    &super::reference::TABLE
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &super::avx2::TABLE,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni => &super::avx2::TABLE_VNNI,
+        _ => &super::reference::TABLE,
+    }
 }

@@ -1,0 +1,19 @@
+//! Q4_0.
+
+use std::arch::x86_64::*;
+
+use chaski_gguf::block::q4_0::BlockQ4_0;
+
+use super::block32::Signed;
+use super::lanes::{nibbles, scale};
+use super::tile::Weights;
+
+impl Weights for BlockQ4_0 {
+    type Unpacked = Signed;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn unpack(&self) -> Self::Unpacked {
+        Signed { d: scale(self.d), q: _mm256_sub_epi8(nibbles(&self.qs), _mm256_set1_epi8(8)) }
+    }
+}
