@@ -1,10 +1,15 @@
 //! chaski: run language models from a single GGUF file on ordinary machines.
 
+pub mod backend;
 pub mod chat;
 pub mod cli;
 pub mod cpu;
+pub mod engine;
+pub mod exec;
+pub mod graph;
 pub mod kv;
 pub mod machine;
+pub mod model;
 pub mod sample;
 pub mod tensor;
 pub mod tokenizer;

@@ -40,7 +40,11 @@ impl Gguf {
         let format = info.format.info();
         let block = i / format.block_len;
         let offset = self.file_offset(info) + (block * format.block_bytes) as u64;
-        let why = format!("block {block} ({}) decodes to {value} at its value {}", info.format, i % format.block_len);
+        let why = format!(
+            "block {block} ({}) decodes to {value} at its value {}",
+            info.format,
+            i % format.block_len
+        );
         self.in_shard(info.shard, Error::Malformed { what: format!("tensor {}", info.name), why, offset })
     }
 }

@@ -13,7 +13,9 @@ fn shared_files() -> Vec<PathBuf> {
     let folders = ["conformance", "models", "vocab"].map(|folder| Path::new(&root).join(folder));
     let mut files: Vec<PathBuf> = folders
         .iter()
-        .flat_map(|folder| std::fs::read_dir(folder).expect("the data folder").map(|entry| entry.unwrap().path()))
+        .flat_map(|folder| {
+            std::fs::read_dir(folder).expect("the data folder").map(|entry| entry.unwrap().path())
+        })
         .filter(|path| path.extension().is_some_and(|ext| ext == "gguf"))
         .collect();
     files.sort();
@@ -47,7 +49,9 @@ fn assert_same(a: &Gguf, b: &Gguf, path: &Path) {
     for ((key, value), (copied_key, copied)) in a.metadata().zip(b.metadata()) {
         assert_eq!(key, copied_key);
         match (value.as_array(), copied.as_array()) {
-            (Some(v), Some(c)) => assert!(v.len == c.len && v.iter().eq(c.iter()), "{}: {key}", path.display()),
+            (Some(v), Some(c)) => {
+                assert!(v.len == c.len && v.iter().eq(c.iter()), "{}: {key}", path.display())
+            }
             _ => assert_eq!(value, copied, "{}: {key}", path.display()),
         }
     }

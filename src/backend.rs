@@ -1,0 +1,184 @@
+//! The seam between a graph and a device: what a backend must answer and do.
+//!
+//! The executor asks [`Backend::supports`] for every node, has weights and caches placed, and turns
+//! each run of nodes on one device into a [`Plan`], which is made once and run for every batch of its shape.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use chaski_gguf::{Format, Gguf};
+
+use crate::graph::{Graph, NodeId};
+use crate::kv::{KvFormat, Visible};
+use crate::tensor::Act;
+
+/// Why a backend declines a node, in words for the load report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why(pub String);
+
+/// What can go wrong on a device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// Memory for `what` was refused.
+    #[error("{device}: no memory for {what} ({bytes} bytes)")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// What the memory was for.
+        what: String,
+        /// How much was asked for.
+        bytes: usize,
+    },
+    /// A weight that the file does not hold (any more).
+    #[error("tensor {name}: {why}")]
+    Weight {
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A node that no plan could be made for.
+    #[error("{device}: node {node}: {why}")]
+    Node {
+        /// The device.
+        device: String,
+        /// The node, with its layer.
+        node: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// `--check` found a value that is not finite.
+    #[error("node {node}: {value} at element {index} of row {row}")]
+    NotFinite {
+        /// The node, with its layer.
+        node: String,
+        /// The value found.
+        value: f32,
+        /// The row of the node's result.
+        row: usize,
+        /// The element of that row.
+        index: usize,
+    },
+}
+
+/// The result of a call to a backend.
+pub type Result<T, E = BackendError> = std::result::Result<T, E>;
+
+/// Memory of a device. Only the backend that made it knows what is behind it.
+pub trait Buffer: Any + Send + Sync {
+    /// Its size in bytes.
+    fn bytes(&self) -> usize;
+}
+
+/// A weight as a device holds it: mapped, uploaded or repacked; possibly in more than one layout.
+pub trait Weight: Any + Send + Sync {
+    /// Bytes that the device holds beyond the mapped file.
+    fn own_bytes(&self) -> usize;
+}
+
+/// Bytes of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// From the start of the buffer.
+    pub offset: usize,
+    /// How many.
+    pub bytes: usize,
+}
+
+/// One layer's cache on its device; rows lie head by head: row of head `h` and cell `c` at
+/// `(h * capacity + c) * row_bytes`.
+#[derive(Clone)]
+pub struct KvLayer {
+    /// K rows.
+    pub k: Arc<dyn Buffer>,
+    /// V rows.
+    pub v: Arc<dyn Buffer>,
+    /// Their formats.
+    pub formats: (KvFormat, KvFormat),
+    /// Cells.
+    pub capacity: usize,
+}
+
+/// Nodes of one device that run without a stop, and where everything they touch lies.
+pub struct Segment<'a> {
+    /// The lowered graph.
+    pub graph: &'a Graph,
+    /// The nodes of this segment, in order; free nodes among them are skipped.
+    pub nodes: &'a [NodeId],
+    /// For every node of the graph: its place in the arena of its device, if it has one.
+    pub regions: &'a [Option<Region>],
+    /// This device's arena.
+    pub arena: &'a Arc<dyn Buffer>,
+    /// For every weight of the model: what this device's `load_weight` gave, if it lives here.
+    pub weights: &'a [Option<Arc<dyn Weight>>],
+    /// For every cache layer: its buffers, if they live here.
+    pub kv: &'a [Option<KvLayer>],
+}
+
+/// What a batch brings, as the graph's inputs name it.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// Token ids.
+    pub tokens: Vec<i32>,
+    /// Positions in their sequences.
+    pub positions: Vec<i32>,
+    /// The cache cell of each token.
+    pub cells: Vec<i32>,
+    /// The rows of the batch whose logits are wanted.
+    pub out_rows: Vec<i32>,
+    /// Which cells each token sees, for each window that the model has.
+    pub visible: Vec<(Option<u32>, Visible)>,
+}
+
+/// A segment made ready: kernels, memory and order are fixed.
+pub trait Plan: Send {
+    /// Start the segment for one batch.
+    ///
+    /// # Errors
+    /// The device failed, or a check asked for found something.
+    fn submit(&mut self, inputs: &Inputs) -> Result<()>;
+    /// Wait until it has finished.
+    ///
+    /// # Errors
+    /// As `submit`.
+    fn wait(&mut self) -> Result<()>;
+}
+
+/// A device that runs graphs.
+pub trait Backend: Send + Sync {
+    /// A short name for reports: `cpu`.
+    fn name(&self) -> &str;
+    /// Whether this device runs the node, and if not, why.
+    ///
+    /// # Errors
+    /// The reason, for the load report.
+    fn supports(&self, graph: &Graph, node: NodeId) -> Result<(), Why>;
+    /// How the activations of a matrix product with weights of this format are to be stored.
+    fn activation(&self, weight: Format) -> Act;
+    /// Zeroed memory; `what` goes into the error.
+    ///
+    /// # Errors
+    /// The memory is refused.
+    fn alloc(&self, bytes: usize, what: &str) -> Result<Arc<dyn Buffer>>;
+    /// Make the tensor at `index` of the file usable on this device.
+    ///
+    /// # Errors
+    /// The tensor's bytes cannot be had, or memory is refused.
+    fn load_weight(&self, file: &Arc<Gguf>, index: usize) -> Result<Arc<dyn Weight>>;
+    /// Fix kernels and memory for a segment.
+    ///
+    /// # Errors
+    /// A node is not supported after all, or names a weight or a cache that does not live here.
+    fn plan(&self, segment: &Segment) -> Result<Box<dyn Plan>>;
+    /// Copy bytes out of a buffer of this device.
+    ///
+    /// # Errors
+    /// The range lies outside of the buffer.
+    fn read(&self, buffer: &Arc<dyn Buffer>, offset: usize, out: &mut [u8]) -> Result<()>;
+    /// Copy bytes into a buffer of this device.
+    ///
+    /// # Errors
+    /// The range lies outside of the buffer.
+    fn write(&self, buffer: &Arc<dyn Buffer>, offset: usize, bytes: &[u8]) -> Result<()>;
+}

@@ -1,0 +1,159 @@
+//! Memory of the CPU backend: buffers, and the typed windows through which ops touch them.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use chaski_gguf::Gguf;
+
+use crate::backend::{Buffer, Weight};
+
+/// Cache lines and the widest vectors are this long.
+const ALIGN: usize = 64;
+
+/// Zeroed memory, aligned to 64 bytes. Several threads write to disjoint parts of it at once, so it
+/// is only ever reached through [`Src`] and [`Dst`] windows.
+pub(crate) struct CpuBuffer {
+    ptr: NonNull<u8>,
+    layout: Layout,
+    bytes: usize,
+}
+
+// SAFETY: the buffer owns its memory; who may touch which part when is the contract of the windows.
+unsafe impl Send for CpuBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for CpuBuffer {}
+
+impl CpuBuffer {
+    /// `bytes` of zeroed memory; none if the system refuses. The system provides pages when they
+    /// are first touched, so a large cache costs what is used of it.
+    pub(crate) fn new(bytes: usize) -> Option<CpuBuffer> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
+        // SAFETY: the layout's size is not zero.
+        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(CpuBuffer { ptr, layout, bytes })
+    }
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+}
+
+impl Drop for CpuBuffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with this layout, and freed once.
+        unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+    }
+}
+
+impl Buffer for CpuBuffer {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A weight as the CPU uses it: the mapped blocks.
+pub(crate) struct CpuWeight {
+    file: Arc<Gguf>,
+    index: usize,
+}
+
+impl CpuWeight {
+    pub(crate) fn new(file: Arc<Gguf>, index: usize) -> Option<CpuWeight> {
+        file.tensors().get(index)?;
+        Some(CpuWeight { file, index })
+    }
+    /// The blocks; none if the file does not hold them any more.
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        let info = self.file.tensors().get(self.index)?;
+        self.file.tensor(&info.name).map(|t| t.bytes)
+    }
+}
+
+impl Weight for CpuWeight {
+    fn own_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A window for reading, fixed when a plan is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Src {
+    ptr: *const u8,
+    bytes: usize,
+}
+
+/// A window for writing, fixed when a plan is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Dst {
+    ptr: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: a window is an address and a length; the contract of its constructor and of `Dst::slice`
+// says who may touch what when.
+unsafe impl Send for Src {}
+// SAFETY: as above.
+unsafe impl Sync for Src {}
+// SAFETY: as above.
+unsafe impl Send for Dst {}
+// SAFETY: as above.
+unsafe impl Sync for Dst {}
+
+impl Src {
+    /// A window on `bytes` bytes at `ptr`.
+    ///
+    /// # Safety
+    /// The memory stays valid as long as the window is used, and nobody writes to it while a step
+    /// that holds the window runs.
+    pub(crate) unsafe fn new(ptr: *const u8, bytes: usize) -> Src {
+        Src { ptr, bytes }
+    }
+    /// Everything in the window. Memory of tensors is aligned for `T`; where a file's is not, the
+    /// slice is empty and the plan was refused.
+    pub(crate) fn slice<T: Pod>(&self) -> &[T] {
+        if self.ptr.align_offset(align_of::<T>()) != 0 {
+            debug_assert!(false, "a window is not aligned for its type");
+            return &[];
+        }
+        // SAFETY: valid and unwritten by the contract of `new`, aligned as just checked, and any
+        // bytes are a `T`, which is `Pod`.
+        unsafe { std::slice::from_raw_parts(self.ptr.cast(), self.bytes / size_of::<T>()) }
+    }
+}
+
+impl Dst {
+    /// A window on `bytes` bytes at `ptr`.
+    ///
+    /// # Safety
+    /// The memory stays valid as long as the window is used, it is aligned to 64 bytes, and only
+    /// the step that holds the window touches it while that step runs.
+    pub(crate) unsafe fn new(ptr: *mut u8, bytes: usize) -> Dst {
+        Dst { ptr, bytes }
+    }
+    /// The elements of `range`, cut to the window.
+    ///
+    /// # Safety
+    /// No two slices that exist at once overlap: a chunk of a step asks only for its own part.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
+        let len = self.bytes / size_of::<T>();
+        let (start, end) = (range.start.min(len), range.end.min(len));
+        // SAFETY: inside the window by the line above, valid by the contract of `new`, not aliased
+        // by this function's, and aligned since `T` is no wider than 64 bytes.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.cast::<T>().add(start), end.max(start) - start) }
+    }
+    /// The start of the window, for kernels that write at a stride.
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+    /// The same memory for reading, once the step has run.
+    pub(crate) fn as_src(&self) -> Src {
+        Src { ptr: self.ptr, bytes: self.bytes }
+    }
+    /// Its size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

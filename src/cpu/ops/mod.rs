@@ -1,0 +1,203 @@
+//! One file per op: from a node to a [`Step`], which computes its result chunk by chunk.
+
+mod add;
+mod attention;
+mod experts;
+mod gather;
+mod get_rows;
+mod glu;
+mod hadamard;
+mod kv_write;
+mod matmul;
+mod quantize;
+mod rms_norm;
+mod rope;
+mod rows;
+mod scale;
+mod softmax;
+mod top_k;
+mod weighted_sum;
+
+use std::any::Any;
+
+use bytemuck::Pod;
+
+use super::CpuBackend;
+use super::memory::{CpuBuffer, CpuWeight, Dst, Src};
+use crate::backend::{Buffer, Inputs, KvLayer, Segment};
+use crate::graph::{Input, Node, NodeId, Op};
+use crate::tensor::{DType, Format, Shape};
+
+/// A node made ready: its windows and its kernel are fixed.
+pub(crate) trait Step: Send + Sync {
+    /// Into how many independent pieces this batch's work is cut. The cut must not depend on the
+    /// number of threads.
+    fn chunks(&mut self, inputs: &Inputs) -> usize;
+    /// Compute one of them, writing nothing that another chunk writes or reads.
+    fn run(&self, chunk: usize, inputs: &Inputs, scratch: &mut Scratch);
+}
+
+/// Memory of one thread, kept from step to step, by the op that needs it.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Scores and sums of a unit of attention.
+    pub(crate) attention: super::attention::Scratch,
+}
+
+/// Integers that an op reads: from the batch, or computed by a step before.
+#[derive(Clone, Copy)]
+pub(crate) enum Ids {
+    Input(Input),
+    Mem(Src),
+}
+
+impl Ids {
+    pub(crate) fn get<'a>(&'a self, inputs: &'a Inputs) -> &'a [i32] {
+        match self {
+            Ids::Mem(src) => src.slice(),
+            Ids::Input(Input::Tokens) => &inputs.tokens,
+            Ids::Input(Input::Positions) => &inputs.positions,
+            Ids::Input(Input::Cells) => &inputs.cells,
+            Ids::Input(Input::OutRows) => &inputs.out_rows,
+            Ids::Input(Input::Visible { .. }) => &[],
+        }
+    }
+}
+
+/// A weight's blocks.
+pub(crate) struct Blocks {
+    pub(crate) src: Src,
+    pub(crate) format: Format,
+    pub(crate) shape: Shape,
+}
+
+impl Blocks {
+    pub(crate) fn row_bytes(&self) -> usize {
+        DType::Block(self.format).row_bytes(self.shape.row())
+    }
+}
+
+/// A node of a segment, with the means to find what it reads and writes.
+pub(crate) struct Planner<'a> {
+    pub(crate) backend: &'a CpuBackend,
+    pub(crate) segment: &'a Segment<'a>,
+    pub(crate) id: NodeId,
+}
+
+type Result<T, E = String> = std::result::Result<T, E>;
+
+impl Planner<'_> {
+    pub(crate) fn node(&self) -> &Node {
+        self.segment.graph.node(self.id)
+    }
+    pub(crate) fn input(&self, i: usize) -> Result<NodeId> {
+        self.node().inputs.get(i).copied().ok_or_else(|| format!("has no input {i}"))
+    }
+    pub(crate) fn shape(&self, i: usize) -> Result<Shape> {
+        Ok(self.segment.graph.node(self.input(i)?).shape)
+    }
+    fn region(&self, id: NodeId) -> Result<(*mut u8, usize)> {
+        let node = self.segment.graph.node(id);
+        let region =
+            self.segment.regions[id.index()].ok_or_else(|| format!("{} has no memory", node.label()))?;
+        let arena = cpu_buffer(&**self.segment.arena)?;
+        let bytes = node.bytes();
+        if region.offset + bytes > arena.bytes() {
+            return Err(format!("{} lies outside of the arena", node.label()));
+        }
+        // SAFETY: inside the buffer, as just checked.
+        Ok((unsafe { arena.ptr().add(region.offset) }, bytes))
+    }
+    /// The values of input `i`, which a step before has computed.
+    pub(crate) fn src(&self, i: usize) -> Result<Src> {
+        let (ptr, bytes) = self.region(self.input(i)?)?;
+        // SAFETY: the plan holds the arena; the layout gives no two values that are alive at once
+        // the same bytes, so no step writes here while this one runs.
+        Ok(unsafe { Src::new(ptr, bytes) })
+    }
+    /// Where the node's own values go.
+    pub(crate) fn dst(&self) -> Result<Dst> {
+        let (ptr, bytes) = self.region(self.id)?;
+        // SAFETY: as above; regions are aligned to 64 bytes in an arena that is.
+        Ok(unsafe { Dst::new(ptr, bytes) })
+    }
+    /// The integers of input `i`.
+    pub(crate) fn ids(&self, i: usize) -> Result<Ids> {
+        match self.segment.graph.node(self.input(i)?).op {
+            Op::Input(input) => Ok(Ids::Input(input)),
+            _ => Ok(Ids::Mem(self.src(i)?)),
+        }
+    }
+    /// The blocks of input `i`, a weight.
+    pub(crate) fn weight(&self, i: usize) -> Result<Blocks> {
+        let node = self.segment.graph.node(self.input(i)?);
+        let (Op::Weight(id), DType::Block(format)) = (&node.op, node.dtype) else {
+            return Err(format!("{} is no weight", node.label()));
+        };
+        let weight = self.segment.weights.get(id.0 as usize).and_then(Option::as_ref);
+        let weight = weight.ok_or_else(|| format!("weight {} does not live on the CPU", node.name))?;
+        let any: &dyn Any = &**weight;
+        let weight = any.downcast_ref::<CpuWeight>().ok_or("is another backend's weight")?;
+        let bytes = weight.bytes().ok_or_else(|| format!("the file ends before {}", node.name))?;
+        // SAFETY: the plan holds the weight, which holds the file, whose map nobody writes to.
+        let src = unsafe { Src::new(bytes.as_ptr(), bytes.len()) };
+        Ok(Blocks { src, format, shape: node.shape })
+    }
+    /// A small weight (a norm, a bias) as f32, whatever its format.
+    pub(crate) fn vector(&self, i: usize) -> Result<Vec<f32>> {
+        let blocks = self.weight(i)?;
+        let mut out = vec![0.0; blocks.shape.len()];
+        (blocks.format.info().decode)(blocks.src.slice(), &mut out);
+        Ok(out)
+    }
+    /// Whether input `i` is a weight.
+    pub(crate) fn is_weight(&self, i: usize) -> bool {
+        self.input(i).is_ok_and(|id| matches!(self.segment.graph.node(id).op, Op::Weight(_)))
+    }
+    /// The cache that input `i` is or writes to: the leaf's op and its buffers.
+    pub(crate) fn kv(&self, i: usize) -> Result<(&Op, &KvLayer)> {
+        let leaf = self.segment.graph.kv_leaf(self.input(i)?).ok_or("reads no cache")?;
+        let op = &self.segment.graph.node(leaf).op;
+        let Op::Kv { layer, .. } = op else { return Err("reads no cache".into()) };
+        let kv = self.segment.kv.get(*layer).and_then(Option::as_ref);
+        Ok((op, kv.ok_or_else(|| format!("cache layer {layer} does not live on the CPU"))?))
+    }
+}
+
+/// The CPU's view of a buffer.
+pub(crate) fn cpu_buffer(buffer: &dyn Buffer) -> Result<&CpuBuffer> {
+    let any: &dyn Any = buffer;
+    any.downcast_ref::<CpuBuffer>().ok_or_else(|| "is another backend's buffer".into())
+}
+
+/// The bytes of row `i` of a window of rows.
+pub(crate) fn row<T: Pod>(rows: &[T], len: usize, i: usize) -> &[T] {
+    rows.get(i * len..(i + 1) * len).unwrap_or(&[])
+}
+
+/// Make a node ready.
+pub(crate) fn step(p: &Planner) -> Result<Box<dyn Step>> {
+    match &p.node().op {
+        Op::GetRows => get_rows::step(p),
+        Op::MatMul => matmul::step(p),
+        Op::MatMulExperts => experts::step(p),
+        Op::TopK { k } => top_k::step(p, *k),
+        Op::Gather => gather::step(p),
+        Op::Softmax => softmax::softmax(p),
+        Op::SumToOne => softmax::sum_to_one(p),
+        Op::WeightedSum => weighted_sum::step(p),
+        Op::RmsNorm { eps } => rms_norm::step(p, *eps),
+        Op::RopeTable(params) => rope::table(p, params),
+        Op::Rope(pairs) => rope::turn(p, *pairs),
+        Op::Add => add::step(p),
+        Op::Glu(act) => glu::step(p, *act),
+        Op::Hadamard => hadamard::step(p),
+        Op::Scale(factor) => scale::step(p, *factor),
+        Op::KvWrite => kv_write::step(p),
+        Op::Attention { n_head, scale, softcap } => attention::step(p, *n_head, *scale, *softcap),
+        Op::Quantize(act) => quantize::step(p, *act),
+        Op::Input(_) | Op::Weight(_) | Op::Kv { .. } | Op::View | Op::Copy => {
+            Err(format!("{} is nothing to compute", p.node().op.name()))
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A segment made ready for the team of threads.
+
+use std::sync::Arc;
+
+use super::CpuBackend;
+use super::memory::Src;
+use super::ops::{self, Planner, Step};
+use super::pool::{Progress, Team};
+use crate::backend::{BackendError, Buffer, Inputs, KvLayer, Plan, Result, Segment, Weight};
+use crate::graph::{Input, Op};
+use crate::tensor::DType;
+
+struct CpuPlan {
+    steps: Vec<Box<dyn Step>>,
+    chunks: Vec<usize>,
+    progress: Vec<Progress>,
+    team: Arc<Team>,
+    threads: usize,
+    checks: Option<Vec<Check>>,
+    /// What the steps' windows point into.
+    _holds: (Arc<dyn Buffer>, Vec<Arc<dyn Weight>>, Vec<KvLayer>),
+}
+
+/// A step's values, to be looked at for `--check`.
+struct Check {
+    label: String,
+    row: usize,
+    values: Option<Src>,
+}
+
+pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Plan>> {
+    let graph = segment.graph;
+    let mut steps = Vec::new();
+    let mut checks = Vec::new();
+    for &id in segment.nodes {
+        let node = graph.node(id);
+        if node.shape.rows() == 0 {
+            continue;
+        }
+        let planner = Planner { backend, segment, id };
+        let step = ops::step(&planner).map_err(|why| BackendError::Node {
+            device: "cpu".into(),
+            node: node.label(),
+            why,
+        })?;
+        steps.push(step);
+        checks.push(Check {
+            label: node.label(),
+            row: node.shape.row(),
+            values: (node.dtype == DType::F32).then(|| planner.dst().ok().map(|d| d.as_src())).flatten(),
+        });
+    }
+    let options = backend.options;
+    // Single tokens are bound by memory, prompts by arithmetic: each has its number of threads.
+    let of_tokens = graph.nodes().iter().find(|n| n.op == Op::Input(Input::Tokens));
+    let threads =
+        if of_tokens.is_none_or(|n| n.shape.len() > 1) { options.threads_batch } else { options.threads };
+    let weights = segment.weights.iter().flatten().cloned().collect();
+    let kv = segment.kv.iter().flatten().cloned().collect();
+    Ok(Box::new(CpuPlan {
+        chunks: vec![0; steps.len()],
+        progress: (0..steps.len()).map(|_| Progress::default()).collect(),
+        steps,
+        team: backend.team.clone(),
+        threads,
+        checks: options.check.then_some(checks),
+        _holds: (segment.arena.clone(), weights, kv),
+    }))
+}
+
+impl Plan for CpuPlan {
+    fn submit(&mut self, inputs: &Inputs) -> Result<()> {
+        for (step, chunks) in self.steps.iter_mut().zip(&mut self.chunks) {
+            *chunks = step.chunks(inputs);
+        }
+        let Some(checks) = &self.checks else {
+            self.team.run(self.threads, &self.steps, &self.chunks, &self.progress, inputs);
+            return Ok(());
+        };
+        for (i, check) in checks.iter().enumerate() {
+            let one = i..=i;
+            let progress = &self.progress[one.clone()];
+            self.team.run(self.threads, &self.steps[one.clone()], &self.chunks[one], progress, inputs);
+            check.run()?;
+        }
+        Ok(())
+    }
+    fn wait(&mut self) -> Result<()> {
+        // The team runs a plan to its end before `submit` returns.
+        Ok(())
+    }
+}
+
+impl Check {
+    fn run(&self) -> Result<()> {
+        let Some(values) = &self.values else { return Ok(()) };
+        let values: &[f32] = values.slice();
+        match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(BackendError::NotFinite {
+                node: self.label.clone(),
+                value: values[at],
+                row: at / self.row.max(1),
+                index: at % self.row.max(1),
+            }),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The engine: a model with its devices, its cache and its plans; it evaluates batches of tokens.
+//!
+//! [`Engine::decode`] takes tokens of any number of sequences. [`Session`] is the convenient form for
+//! one: it knows what the cache holds and evaluates only what is new.
+
+mod memory;
+mod session;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chaski_gguf::Gguf;
+
+pub use memory::{MemoryPlan, plan_memory};
+pub use session::{Interrupted, Session};
+
+use crate::backend::{Backend, BackendError, Inputs, KvLayer};
+use crate::cpu::{CpuBackend, CpuOptions};
+use crate::exec::{self, Device, Homes, Layout, Lowered, Prepared};
+use crate::kv::{Cells, CellsError, KvFormat, SeqPos, Visible};
+use crate::model::{BatchShape, KvChoice, Model, ModelError, RopeOptions};
+
+/// Plans kept ready: one for single tokens, one for full batches, and a few for what is left over.
+const PLANS: usize = 8;
+
+/// What an engine is made with.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// How the CPU is used.
+    pub cpu: CpuOptions,
+    /// Cells of the cache: tokens that it can hold, over all sequences.
+    pub n_ctx: usize,
+    /// Sequences that may share the cache, numbered from 0.
+    pub n_sequences: u32,
+    /// Tokens that are evaluated at once.
+    pub n_ubatch: usize,
+    /// How K and V rows are kept.
+    pub kv: KvChoice,
+}
+
+/// A token to be evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchToken {
+    /// Its id.
+    pub id: u32,
+    /// Its position in its sequence.
+    pub position: u32,
+    /// Its sequence.
+    pub sequence: u32,
+    /// Whether its logits are wanted.
+    pub logits: bool,
+}
+
+/// What went wrong while evaluating.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A device.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The cache.
+    #[error(transparent)]
+    Cells(#[from] CellsError),
+    /// A token that the vocabulary does not hold.
+    #[error("token {id} at place {index} of the batch: the vocabulary has {n_vocab} tokens")]
+    Token {
+        /// The id.
+        id: u32,
+        /// Its place in the batch.
+        index: usize,
+        /// Tokens of the vocabulary.
+        n_vocab: usize,
+    },
+    /// Logits that are not finite: the weights are not, or overflow.
+    #[error("the logits of token {index} of the batch are not finite ({value} for token {id})")]
+    NotFinite {
+        /// The place in the batch of the token whose logits these are.
+        index: usize,
+        /// The entry of the vocabulary.
+        id: usize,
+        /// The value.
+        value: f32,
+    },
+}
+
+/// The result of evaluating.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// A model ready to evaluate tokens.
+pub struct Engine {
+    model: Arc<Model>,
+    options: EngineOptions,
+    devices: Vec<Device>,
+    homes: (Vec<usize>, Vec<usize>),
+    cells: Cells,
+    plans: VecDeque<(BatchShape, Prepared)>,
+    inputs: Inputs,
+    rows: Vec<f32>,
+}
+
+/// A graph lowered and laid out for its devices.
+fn compile(
+    model: &Model,
+    kv: &KvChoice,
+    shape: BatchShape,
+    homes: &Homes,
+    backends: &[&dyn Backend],
+) -> Result<(Lowered, Layout)> {
+    let graph = model.graph(shape, kv)?;
+    let placement = exec::place(&graph, homes, backends);
+    let lowered = exec::lower(&graph, &placement, backends);
+    let layout = exec::layout(&lowered, backends.len());
+    Ok((lowered, layout))
+}
+
+impl Engine {
+    /// Open a file as a model and make an engine of it.
+    ///
+    /// # Errors
+    /// The file is no model that can be run, or memory is refused.
+    pub fn open(file: Gguf, rope: &RopeOptions, options: EngineOptions) -> Result<Engine> {
+        Engine::new(Arc::new(Model::new(Arc::new(file), rope)?), options)
+    }
+
+    /// An engine that runs everything on the CPU.
+    ///
+    /// # Errors
+    /// Memory is refused.
+    pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Engine> {
+        let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(options.cpu)?);
+        let homes = (vec![0; model.weights().list().len()], vec![0; model.hparams().n_layer]);
+        Engine::with_devices(model, options, &[cpu], homes)
+    }
+
+    /// An engine over several backends, the CPU first. `homes` gives for every weight and for every
+    /// cache layer the number of the backend that it lives on.
+    ///
+    /// # Errors
+    /// Memory is refused.
+    pub fn with_devices(
+        model: Arc<Model>,
+        options: EngineOptions,
+        backends: &[Arc<dyn Backend>],
+        homes: (Vec<usize>, Vec<usize>),
+    ) -> Result<Engine> {
+        let hp = model.hparams();
+        let mut devices = Vec::new();
+        for (number, backend) in backends.iter().enumerate() {
+            let mut weights = Vec::new();
+            for (decl, home) in model.weights().list().iter().zip(&homes.0) {
+                let here = *home == number;
+                weights.push(if here { Some(backend.load_weight(model.file(), decl.index)?) } else { None });
+            }
+            let mut kv = Vec::new();
+            for home in &homes.1 {
+                if *home != number {
+                    kv.push(None);
+                    continue;
+                }
+                let bytes =
+                    |format: KvFormat, dim: usize| options.n_ctx * hp.n_head_kv * format.row_bytes(dim);
+                kv.push(Some(KvLayer {
+                    k: backend.alloc(bytes(options.kv.k, hp.d_k), "the K cache")?,
+                    v: backend.alloc(bytes(options.kv.v, hp.d_v), "the V cache")?,
+                    formats: (options.kv.k, options.kv.v),
+                    capacity: options.n_ctx,
+                }));
+            }
+            let arena = backend.alloc(0, "intermediates")?;
+            devices.push(Device { backend: backend.clone(), arena, weights, kv });
+        }
+        let cells = Cells::new(options.n_ctx as u32, options.n_sequences);
+        let mut engine = Engine {
+            model,
+            options,
+            devices,
+            homes,
+            cells,
+            plans: VecDeque::new(),
+            inputs: Inputs::default(),
+            rows: Vec::new(),
+        };
+        // The largest batch decides the arena; it is had now, not in the middle of an answer.
+        let n_tokens = engine.options.n_ubatch.min(engine.options.n_ctx);
+        engine.prepare(BatchShape { n_tokens, n_out: 1 })?;
+        Ok(engine)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+    /// What the engine was made with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+    /// Which cells hold which tokens; sequences are copied, cut and removed here.
+    pub fn cells(&mut self) -> &mut Cells {
+        &mut self.cells
+    }
+    /// Bytes of the intermediates over all devices.
+    pub fn compute_bytes(&self) -> usize {
+        self.devices.iter().map(|d| d.arena.bytes()).sum()
+    }
+
+    /// Make sure that a plan for this shape is ready, and put it first.
+    fn prepare(&mut self, shape: BatchShape) -> Result<()> {
+        if let Some(at) = self.plans.iter().position(|(s, _)| *s == shape) {
+            if let (true, Some(plan)) = (at > 0, self.plans.remove(at)) {
+                self.plans.push_front(plan);
+            }
+            return Ok(());
+        }
+        let backends: Vec<&dyn Backend> = self.devices.iter().map(|d| &*d.backend).collect();
+        let homes = Homes { weights: &self.homes.0, kv: &self.homes.1 };
+        let (lowered, layout) = compile(&self.model, &self.options.kv, shape, &homes, &backends)?;
+        let fits = self.devices.iter().zip(&layout.arena).all(|(d, bytes)| d.arena.bytes() >= *bytes);
+        if !fits {
+            // Plans hold windows into the arenas, so they go with them.
+            self.plans.clear();
+            for (device, bytes) in self.devices.iter_mut().zip(&layout.arena) {
+                if device.arena.bytes() < *bytes {
+                    device.arena = device.backend.alloc(*bytes, "intermediates")?;
+                }
+            }
+        }
+        let plan = exec::prepare(&lowered, &layout, &self.devices)?;
+        self.plans.truncate(PLANS - 1);
+        self.plans.push_front((shape, plan));
+        Ok(())
+    }
+
+    /// Evaluate tokens and append the wanted logits to `logits`, `n_vocab` values a token in the order
+    /// of the batch. Tokens of a sequence come in the order of their positions, each one after the last
+    /// that the cache holds. On an error the cache is as before the micro-batch that failed.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary, the cache is full, a device failed, or the logits are not finite.
+    pub fn decode(&mut self, batch: &[BatchToken], logits: &mut Vec<f32>) -> Result<()> {
+        let n_vocab = self.model.hparams().n_vocab;
+        if let Some((index, token)) = batch.iter().enumerate().find(|(_, t)| t.id as usize >= n_vocab) {
+            return Err(EngineError::Token { id: token.id, index, n_vocab });
+        }
+        let mut first = 0;
+        for part in batch.chunks(self.options.n_ubatch) {
+            self.decode_ubatch(part, first, logits)?;
+            first += part.len();
+        }
+        Ok(())
+    }
+
+    fn decode_ubatch(&mut self, part: &[BatchToken], first: usize, logits: &mut Vec<f32>) -> Result<()> {
+        let n_out = part.iter().filter(|t| t.logits).count();
+        self.prepare(BatchShape { n_tokens: part.len(), n_out })?;
+
+        let places: Vec<SeqPos> = part.iter().map(|t| SeqPos { seq: t.sequence, pos: t.position }).collect();
+        let mut slots = Vec::with_capacity(part.len());
+        self.cells.append(&places, &mut slots)?;
+        let inputs = &mut self.inputs;
+        inputs.tokens = part.iter().map(|t| t.id as i32).collect();
+        inputs.positions = part.iter().map(|t| t.position as i32).collect();
+        inputs.cells = slots.iter().map(|c| *c as i32).collect();
+        let wanted = part.iter().enumerate().filter(|(_, t)| t.logits);
+        inputs.out_rows = wanted.map(|(i, _)| i as i32).collect();
+        if inputs.visible.is_empty() {
+            inputs.visible.push((None, Visible::default()));
+        }
+        for (window, visible) in &mut inputs.visible {
+            self.cells.visible(&places, *window, true, visible);
+        }
+
+        let result = self.run_front(first);
+        if result.is_err() {
+            // What was to be written is forgotten: the cells are as before.
+            for place in &places {
+                if self.cells.next_pos(place.seq) > place.pos {
+                    self.cells.truncate(place.seq, place.pos)?;
+                }
+            }
+        }
+        result?;
+        logits.extend_from_slice(&self.rows);
+        Ok(())
+    }
+
+    /// Run the first plan on the inputs; the logits of the wanted rows go to `self.rows`. `first` is the place in the
+    /// batch of the micro-batch's first token.
+    fn run_front(&mut self, first: usize) -> Result<()> {
+        let n_vocab = self.model.hparams().n_vocab;
+        self.rows.clear();
+        if let Some((shape, plan)) = self.plans.front_mut() {
+            plan.run(&self.devices, &self.inputs)?;
+            if shape.n_out > 0 {
+                plan.read_output(&self.devices, &mut self.rows)?;
+            }
+        }
+        match self.rows.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let row = self.inputs.out_rows.get(at / n_vocab).copied().unwrap_or(0);
+                let (index, value) = (first + row as usize, self.rows[at]);
+                Err(EngineError::NotFinite { index, id: at % n_vocab, value })
+            }
+        }
+    }
+}

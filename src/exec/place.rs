@@ -1,0 +1,61 @@
+//! Where each node runs, and why it does not run where its layer lives.
+//!
+//! 1. A node goes where its weight or its cache layer lives.
+//! 2. A node without either follows its first input that is placed.
+//! 3. Where that backend declines it, it goes to the CPU (device 0), and the reason is kept.
+
+use crate::backend::{Backend, Why};
+use crate::graph::{Graph, Node, NodeId, Op};
+
+/// Where weights and caches live, by device number.
+pub struct Homes<'a> {
+    /// For every weight of the model.
+    pub weights: &'a [usize],
+    /// For every cache layer.
+    pub kv: &'a [usize],
+}
+
+/// The device of every node, and the reasons for those that were declined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// For every node of the graph: its device.
+    pub device: Vec<usize>,
+    /// Nodes that their own device declined, with the reason.
+    pub declined: Vec<(NodeId, Why)>,
+}
+
+/// Place every node. Device 0 is the CPU, which runs every op.
+pub fn place(graph: &Graph, homes: &Homes, backends: &[&dyn Backend]) -> Placement {
+    let mut device = Vec::with_capacity(graph.nodes().len());
+    let mut declined = Vec::new();
+    for (id, node) in graph.iter() {
+        let home = home(graph, node, homes, &device);
+        let at = match backends.get(home).map(|b| b.supports(graph, id)) {
+            Some(Ok(())) => home,
+            _ if node.op.is_free() => home,
+            Some(Err(why)) => {
+                declined.push((id, why));
+                0
+            }
+            None => 0,
+        };
+        device.push(at);
+    }
+    Placement { device, declined }
+}
+
+fn home(graph: &Graph, node: &Node, homes: &Homes, device: &[usize]) -> usize {
+    let lives = |node: &Node| match node.op {
+        Op::Weight(w) => homes.weights.get(w.0 as usize).copied(),
+        Op::Kv { layer, .. } => homes.kv.get(layer).copied(),
+        _ => None,
+    };
+    let of_leaf = node.inputs.iter().find_map(|i| lives(graph.node(graph.kv_leaf(*i).unwrap_or(*i))));
+    lives(node)
+        .or(of_leaf)
+        .or_else(|| {
+            let follows = node.inputs.iter().find(|i| !matches!(graph.node(**i).op, Op::Input(_)));
+            follows.map(|i| device[i.index()])
+        })
+        .unwrap_or(0)
+}

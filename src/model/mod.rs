@@ -1,0 +1,138 @@
+//! Model architectures: what a file's metadata means, which weights it must hold, and the graph.
+//!
+//! An architecture knows no device. Adding one is a file here and a line in [`ARCHS`].
+
+mod hparams;
+mod llama;
+mod parts;
+mod qwen2;
+mod qwen3;
+mod weights;
+
+use std::sync::Arc;
+
+use chaski_gguf::Gguf;
+
+pub use hparams::{Experts, HParams, RopeOptions, RopeScaling};
+pub use parts::{BatchShape, Cx, KvChoice};
+pub use weights::{Declare, WeightDecl, Weights};
+
+use crate::graph::{Graph, GraphError, NodeId};
+
+/// Every architecture that runs.
+pub static ARCHS: &[&dyn Arch] =
+    &[&llama::Llama, &qwen2::Qwen2, &qwen3::Qwen3 { experts: false }, &qwen3::Qwen3 { experts: true }];
+
+/// A model architecture.
+pub trait Arch: Sync {
+    /// Its name in `general.architecture`, which also prefixes its keys.
+    fn name(&self) -> &'static str;
+    /// Read the hyper-parameters from the metadata.
+    ///
+    /// # Errors
+    /// A key is missing, of another type or out of range.
+    fn hparams(&self, keys: &hparams::Keys) -> Result<HParams>;
+    /// Declare every weight by name and shape.
+    ///
+    /// # Errors
+    /// The file does not hold it, or holds it in another shape.
+    fn weights(&self, hp: &HParams, declare: &mut Declare) -> Result<()>;
+    /// Build the graph of a batch; the node of the logits, `[n_vocab, n_out]`.
+    ///
+    /// # Errors
+    /// A shape rule is broken.
+    fn build(&self, cx: &mut Cx) -> Result<NodeId>;
+}
+
+/// What is wrong with a file as a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] chaski_gguf::Error),
+    /// A metadata key.
+    #[error("metadata key {key}: {why}")]
+    Key {
+        /// The key.
+        key: String,
+        /// What is wrong, with the figures.
+        why: String,
+    },
+    /// A tensor.
+    #[error("tensor {name}: {why}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What is wrong, with the figures.
+        why: String,
+    },
+    /// No architecture of this name runs here.
+    #[error("architecture {name:?} cannot be run (these can: {known})")]
+    Architecture {
+        /// What the file says.
+        name: String,
+        /// What would do.
+        known: String,
+    },
+    /// A shape rule of the graph.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// The result of reading a model.
+pub type Result<T, E = ModelError> = std::result::Result<T, E>;
+
+/// A file understood as a model: every hyper-parameter and every weight's shape is checked.
+pub struct Model {
+    file: Arc<Gguf>,
+    arch: &'static dyn Arch,
+    hp: HParams,
+    weights: Weights,
+}
+
+impl Model {
+    /// Check that the file is a model that can be run.
+    ///
+    /// # Errors
+    /// The architecture is unknown, or a key or a tensor is missing or does not fit the others.
+    pub fn new(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
+        let keys = hparams::Keys::new(&file)?;
+        let arch =
+            ARCHS.iter().find(|a| a.name() == keys.arch()).ok_or_else(|| ModelError::Architecture {
+                name: keys.arch().into(),
+                known: ARCHS.iter().map(|a| a.name()).collect::<Vec<_>>().join(", "),
+            })?;
+        let mut hp = arch.hparams(&keys)?;
+        hp.rope.apply(rope)?;
+        let mut declare = Declare::new(&file);
+        arch.weights(&hp, &mut declare)?;
+        let weights = declare.finish();
+        Ok(Model { arch: *arch, hp, weights, file })
+    }
+    /// The file.
+    pub fn file(&self) -> &Arc<Gguf> {
+        &self.file
+    }
+    /// The architecture's name.
+    pub fn arch(&self) -> &'static str {
+        self.arch.name()
+    }
+    /// The hyper-parameters.
+    pub fn hparams(&self) -> &HParams {
+        &self.hp
+    }
+    /// Every weight that the graph may use.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+    /// The graph of a batch of this shape, with caches of these formats.
+    ///
+    /// # Errors
+    /// A shape rule is broken, which the checks of `new` should have ruled out.
+    pub fn graph(&self, shape: BatchShape, kv: &KvChoice) -> Result<Graph> {
+        let mut cx = Cx::new(self, shape, *kv);
+        let output = self.arch.build(&mut cx)?;
+        Ok(cx.g.finish(output))
+    }
+}
