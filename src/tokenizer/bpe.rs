@@ -1,0 +1,130 @@
+//! Byte-pair encoding (`gpt2`, `gemma4`): within each word that the pre-tokenizer cuts, the neighbours whose merge
+//! stands first in the file's list are joined first, the leftmost of equals.
+
+use hashbrown::HashMap;
+
+use super::merge::{Merger, NONE, Symbol};
+use super::pre::PreTokenizer;
+use super::spm::{MAX_WORD, char_len, spell};
+use super::vocab::{Spelling, VISIBLE_SPACE, Vocab};
+use super::{Error, scan};
+
+const MERGES: &str = "tokenizer.ggml.merges";
+
+/// What merging needs besides the vocabulary.
+pub(super) struct Bpe {
+    /// (left, right) to (rank, joined).
+    merges: HashMap<(u32, u32), (u32, u32)>,
+    pre: &'static PreTokenizer,
+    unknown: Option<u32>,
+}
+
+impl Bpe {
+    /// `merges` are the file's: two tokens and a space between them, the best first.
+    pub fn new(
+        vocab: &Vocab,
+        pre: &'static PreTokenizer,
+        merges: &[&str],
+        unknown: Option<u32>,
+    ) -> Result<Bpe, Error> {
+        if merges.len() >= NONE as usize {
+            return Err(Error::TooLarge {
+                key: MERGES,
+                why: format!("{} merges, at most 2^32 - 2", merges.len()),
+            });
+        }
+        let spelling = pre.spelling();
+        let mut map = HashMap::with_capacity(merges.len());
+        let mut joined = Vec::new();
+        for (index, merge) in merges.iter().enumerate() {
+            let fail = |why: String| Error::Element { key: MERGES, index, why };
+            // The space that parts the two is never the first byte: a token may start with one.
+            let Some(cut) = merge.as_bytes().iter().skip(1).position(|b| *b == b' ') else {
+                return Err(fail(format!("{merge:?} has no space between two tokens")));
+            };
+            let parts = [&merge[..=cut], &merge[cut + 2..]];
+            joined.clear();
+            let mut ids = [NONE; 2];
+            for (part, id) in parts.iter().zip(&mut ids) {
+                let from = joined.len();
+                let spelled = spelling.spell(part, &mut joined);
+                *id = Some(&joined[from..])
+                    .filter(|_| spelled)
+                    .and_then(|key| vocab.find(key))
+                    .ok_or_else(|| fail(format!("{part:?} of {merge:?} is not a token")))?;
+            }
+            let Some(result) = vocab.find(&joined) else {
+                return Err(fail(format!("{merge:?} joins to what is not a token")));
+            };
+            // A merge into a token that steers the model is left out, so that text stays text.
+            if vocab.is_mergeable(result) {
+                map.entry((ids[0], ids[1])).or_insert((index as u32, result));
+            }
+        }
+        Ok(Bpe { merges: map, pre, unknown })
+    }
+
+    /// Append the tokens of `text`. Text is bytes: where it is not UTF-8, each byte that starts no character counts as
+    /// U+FFFD for the pre-tokenizer and is spelled as the byte that it is, so nothing is lost.
+    pub fn encode(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
+        let mut merger = Merger::default();
+        let escaped;
+        let text = if self.pre.escaped_spaces {
+            escaped = escape(text);
+            &escaped
+        } else {
+            text
+        };
+        scan::split(self.pre.stages, text, |piece| {
+            for word in text[piece].chunks(MAX_WORD) {
+                self.word(vocab, &mut merger, word, out);
+            }
+        });
+    }
+
+    fn word(&self, vocab: &Vocab, merger: &mut Merger, word: &[u8], out: &mut Vec<u32>) {
+        let whole = self.pre.ignore_merges || (self.pre.whole_newlines && word.iter().all(|b| *b == b'\n'));
+        if let Some(id) = Some(word).filter(|_| whole).and_then(|word| vocab.find_mergeable(word)) {
+            out.push(id);
+            return;
+        }
+        if self.pre.escaped_spaces {
+            let mut rest = word;
+            while let [lead, ..] = rest {
+                let (symbol, tail) = rest.split_at(char_len(*lead).min(rest.len()));
+                merger.push(symbol.len(), vocab.find_mergeable(symbol).unwrap_or(NONE));
+                rest = tail;
+            }
+        } else {
+            word.iter().for_each(|b| merger.push(1, vocab.byte(*b)));
+        }
+        let join = |left: &Symbol, right: &Symbol| self.merges.get(&(left.id, right.id)).copied();
+        merger.run(join, |symbol| {
+            if symbol.id != NONE {
+                out.push(symbol.id);
+                return;
+            }
+            let start = symbol.start as usize;
+            spell(vocab, &word[start..start + symbol.len as usize], self.unknown, out);
+        });
+    }
+}
+
+impl PreTokenizer {
+    /// How the tokens of a vocabulary with this pre-tokenizer are spelled.
+    pub(super) fn spelling(&self) -> Spelling {
+        if self.escaped_spaces { Spelling::EscapedSpaces } else { Spelling::ByteLevel }
+    }
+}
+
+fn escape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 4);
+    for byte in text {
+        if *byte == b' ' {
+            out.extend_from_slice(VISIBLE_SPACE);
+        } else {
+            out.push(*byte);
+        }
+    }
+    out
+}
