@@ -1,13 +1,14 @@
 //! The 5-bit packing that Q5_0 and Q5_1 share.
 
+use super::{nibbles, rounding};
+
 /// The 32 quants of Q5_0 and Q5_1, 0 to 31: low bits in nibbles 16 apart, bit 4 in a little-endian `u32`.
 #[inline(always)]
 pub(crate) fn unpack(qh: &[u8; 4], qs: &[u8; 16]) -> [u8; 32] {
     let qh = u32::from_le_bytes(*qh);
-    let mut q = [0; 32];
-    for j in 0..16 {
-        q[j] = (qs[j] & 15) | (((qh >> j) & 1) as u8 * 16);
-        q[16 + j] = (qs[j] >> 4) | (((qh >> (16 + j)) & 1) as u8 * 16);
+    let mut q = nibbles::unpack(qs);
+    for (j, q) in q.iter_mut().enumerate() {
+        *q |= (((qh >> j) & 1) as u8) << 4;
     }
     q
 }
@@ -15,14 +16,11 @@ pub(crate) fn unpack(qh: &[u8; 4], qs: &[u8; 16]) -> [u8; 32] {
 /// The inverse of [`unpack`]; bits above the fifth are dropped.
 #[inline(always)]
 pub(crate) fn pack(q: &[u8; 32]) -> ([u8; 4], [u8; 16]) {
-    let (mut qh, mut qs) = (0, [0; 16]);
-    for j in 0..16 {
-        qs[j] = (q[j] & 15) | (q[16 + j] & 15) << 4;
-    }
+    let mut qh = 0u32;
     for (j, q) in q.iter().enumerate() {
         qh |= u32::from((q >> 4) & 1) << j;
     }
-    (qh.to_le_bytes(), qs)
+    (qh.to_le_bytes(), nibbles::pack(&rounding::each(q, |q| q & 15)))
 }
 
 #[cfg(test)]

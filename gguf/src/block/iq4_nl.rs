@@ -11,7 +11,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, rounding, search};
+use super::{Block, nibbles, rounding, search};
 
 /// The table that IQ4_NL and IQ4_XS share: denser near zero, where most weights are.
 pub const CODEBOOK: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -28,16 +28,21 @@ pub struct BlockIq4Nl {
 
 const _: () = assert!(size_of::<BlockIq4Nl>() == 18);
 
-/// The index of the entry of [`CODEBOOK`] nearest to `x`, the upper one half-way between two.
+/// For each value, scaled by `id`, the index of the nearest entry of [`CODEBOOK`]; the upper one half-way between
+/// two, 0 for NaN.
 #[inline(always)]
-pub(crate) fn nearest_index(x: f32) -> u8 {
-    // Doubled, so that the midpoints are exact. Counting them all vectorizes; a binary search does not.
-    let x2 = x + x;
-    let mut index = 0;
+pub(crate) fn nearest_indices(x: &[f32; 32], id: f32) -> [u8; 32] {
+    // Doubled, so that the midpoints are exact.
+    let doubled = rounding::each(x, |x| id * x + id * x);
+    let mut indices = [0i32; 32];
+    // Counting the midpoints not above each value vectorizes; a binary search does not.
     for pair in CODEBOOK.windows(2) {
-        index += u8::from(x2 >= f32::from(i16::from(pair[0]) + i16::from(pair[1])));
+        let midpoint = f32::from(i16::from(pair[0]) + i16::from(pair[1]));
+        for (index, x) in indices.iter_mut().zip(&doubled) {
+            *index += i32::from(*x >= midpoint);
+        }
     }
-    index
+    rounding::each(&indices, |index| index as u8)
 }
 
 /// Sums over the values of `w * q * x` and `w * q * q`, with `q` from the codebook and `w = x * x`.
@@ -51,12 +56,6 @@ pub(crate) fn weighted_sums(x: &[f32; 32], indices: &[u8; 32]) -> (f32, f32) {
         qq += w * q * q;
     }
     (xq, qq)
-}
-
-/// Two indices per byte, 16 apart.
-#[inline(always)]
-pub(crate) fn pack(indices: &[u8; 32]) -> [u8; 16] {
-    std::array::from_fn(|j| indices[j] | (indices[16 + j] << 4))
 }
 
 impl Block for BlockIq4Nl {
@@ -80,10 +79,10 @@ impl Block for BlockIq4Nl {
             return BlockIq4Nl::zeroed();
         }
         let id = 1.0 / (max / f32::from(CODEBOOK[0]));
-        let quants = values.map(|x| nearest_index(id * x));
+        let quants = nearest_indices(values, id);
         let (xq, qq) = weighted_sums(values, &quants);
         let d = if qq > 0.0 { xq / qq } else { 0.0 };
-        BlockIq4Nl { d: F16Le::from_f32(d), qs: pack(&quants) }
+        BlockIq4Nl { d: F16Le::from_f32(d), qs: nibbles::pack(&quants) }
     }
 }
 
@@ -135,14 +134,19 @@ mod tests {
 
     #[test]
     fn the_nearest_entry_is_found() {
-        for i in -2000..2000 {
+        for i in -2000i32..2000 {
             let x = i as f32 * 0.0625;
             let distance = |q: &i8| (f32::from(*q) - x).abs();
             // The last of the nearest: the upper one half-way between two.
             let nearest =
                 (0..16).rev().min_by(|a, b| distance(&CODEBOOK[*a]).total_cmp(&distance(&CODEBOOK[*b])));
-            assert_eq!(Some(usize::from(nearest_index(x))), nearest, "{x}");
+            assert_eq!(
+                Some(usize::from(nearest_indices(&[x; 32], 1.0)[i.unsigned_abs() as usize % 32])),
+                nearest,
+                "{x}"
+            );
         }
-        assert_eq!([nearest_index(f32::MIN), nearest_index(f32::MAX), nearest_index(f32::NAN)], [0, 15, 0]);
+        let extremes = [f32::MIN, f32::MAX, f32::NAN].map(|x| nearest_indices(&[x; 32], 1.0)[31]);
+        assert_eq!(extremes, [0, 15, 0]);
     }
 }

@@ -15,7 +15,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::iq4_nl::{self, CODEBOOK};
-use super::{Block, rounding, search};
+use super::{Block, nibbles, rounding, search};
 
 /// 256 values. Size: 136 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -53,7 +53,7 @@ fn fit_scale(x: &[f32; 32]) -> f32 {
     if max.abs() < search::EPSILON {
         return 0.0;
     }
-    let sums = |id: f32| iq4_nl::weighted_sums(x, &x.map(|x| iq4_nl::nearest_index(id * x)));
+    let sums = |id: f32| iq4_nl::weighted_sums(x, &iq4_nl::nearest_indices(x, id));
     let (xq, qq) = sums(1.0 / (-max / f32::from(CODEBOOK[0])));
     let mut scale = if qq > 0.0 { xq / qq } else { 0.0 };
     let mut best = scale * xq;
@@ -102,7 +102,7 @@ impl Block for BlockIq4Xs {
         for (s, x) in sub_blocks.iter().enumerate() {
             let scale = rounding::nearest(id * fit[s]).clamp(-32, 31);
             let iscale = rounding::reciprocal(d * scale as f32);
-            qs[s] = iq4_nl::pack(&x.map(|x| iq4_nl::nearest_index(iscale * x)));
+            qs[s] = nibbles::pack(&iq4_nl::nearest_indices(x, iscale));
             let scale = (scale + 32) as u8;
             block.scales_l[s / 2] |= (scale & 15) << (s % 2 * 4);
             high |= u16::from(scale >> 4) << (2 * s);

@@ -16,6 +16,7 @@ mod fifth_bit;
 pub mod iq4_nl;
 pub mod iq4_xs;
 pub mod mxfp4;
+mod nibbles;
 pub mod plain;
 pub mod q2_k;
 pub mod q3_k;

@@ -11,7 +11,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, rounding};
+use super::{Block, nibbles, rounding};
 
 /// The sixteen E2M1 values, doubled so that they are integers.
 pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -53,7 +53,7 @@ impl Block for BlockMxfp4 {
         // Saturating: below 2^-125 the smallest scale there is.
         let e = if max > 0.0 { (max.log2().floor() - 2.0 + 127.0) as u8 } else { 0 };
         let d = half_scale(e);
-        let quants = values.map(|x| {
+        let quants = rounding::each(values, |x| {
             let (mut nearest, mut least) = (0, f32::INFINITY);
             for (code, v) in E2M1_DOUBLED.iter().enumerate() {
                 let error = (d * f32::from(*v) - x).abs();
@@ -63,7 +63,7 @@ impl Block for BlockMxfp4 {
             }
             nearest
         });
-        BlockMxfp4 { e, qs: std::array::from_fn(|j| quants[j] | (quants[16 + j] << 4)) }
+        BlockMxfp4 { e, qs: nibbles::pack(&quants) }
     }
 }
 

@@ -10,7 +10,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, rounding};
+use super::{Block, nibbles, rounding};
 
 /// 32 values. Size: 18 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -41,12 +41,8 @@ impl Block for BlockQ4_0 {
     fn encode(values: &[f32; 32]) -> Self {
         let d = rounding::signed_absmax(values) / -8.0;
         let id = rounding::reciprocal(d);
-        let quant = |x: f32| (rounding::truncate(x * id + 8.5) as i8).min(15) as u8;
-        let mut qs = [0; 16];
-        for j in 0..16 {
-            qs[j] = quant(values[j]) | quant(values[16 + j]) << 4;
-        }
-        BlockQ4_0 { d: F16Le::from_f32(d), qs }
+        let quants = rounding::each(values, |x| rounding::truncate(x * id + 8.5).min(15) as u8);
+        BlockQ4_0 { d: F16Le::from_f32(d), qs: nibbles::pack(&quants) }
     }
 }
 

@@ -11,7 +11,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, rounding};
+use super::{Block, nibbles, rounding};
 
 /// 32 values. Size: 20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -45,12 +45,8 @@ impl Block for BlockQ4_1 {
         let (min, max) = rounding::min_max(values);
         let d = (max - min) / 15.0;
         let id = rounding::reciprocal(d);
-        let quant = |x: f32| (rounding::truncate((x - min) * id + 0.5) as i8).min(15) as u8;
-        let mut qs = [0; 16];
-        for j in 0..16 {
-            qs[j] = quant(values[j]) | quant(values[16 + j]) << 4;
-        }
-        BlockQ4_1 { d: F16Le::from_f32(d), m: F16Le::from_f32(min), qs }
+        let quants = rounding::each(values, |x| rounding::truncate((x - min) * id + 0.5).min(15) as u8);
+        BlockQ4_1 { d: F16Le::from_f32(d), m: F16Le::from_f32(min), qs: nibbles::pack(&quants) }
     }
 }
 

@@ -45,7 +45,7 @@ impl Block for BlockQ5_0 {
         let d = rounding::signed_absmax(values) / -16.0;
         let id = rounding::reciprocal(d);
         let (qh, qs) =
-            fifth_bit::pack(&values.map(|x| (rounding::truncate(x * id + 16.5) as i8).min(31) as u8));
+            fifth_bit::pack(&rounding::each(values, |x| rounding::truncate(x * id + 16.5).min(31) as u8));
         BlockQ5_0 { d: F16Le::from_f32(d), qh, qs }
     }
 }

@@ -48,7 +48,8 @@ impl Block for BlockQ5_1 {
         let (min, max) = rounding::min_max(values);
         let d = (max - min) / 31.0;
         let id = rounding::reciprocal(d);
-        let (qh, qs) = fifth_bit::pack(&values.map(|x| rounding::truncate((x - min) * id + 0.5) as u8));
+        let (qh, qs) =
+            fifth_bit::pack(&rounding::each(values, |x| rounding::truncate((x - min) * id + 0.5) as u8));
         BlockQ5_1 { d: F16Le::from_f32(d), m: F16Le::from_f32(min), qh, qs }
     }
 }

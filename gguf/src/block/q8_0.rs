@@ -42,7 +42,7 @@ impl Block for BlockQ8_0 {
         let id = rounding::reciprocal(d);
         // A scale below 2^-128 has no finite reciprocal; its block decodes to zeros, so store zeros.
         let id = if id.is_finite() { id } else { 0.0 };
-        BlockQ8_0 { d: F16Le::from_f32(d), qs: values.map(|x| rounding::round(x * id) as i8) }
+        BlockQ8_0 { d: F16Le::from_f32(d), qs: rounding::each(values, |x| rounding::round(x * id) as i8) }
     }
 }
 

@@ -1,32 +1,57 @@
 //! How encoders round, and what they measure in a block first. NaN is passed over wherever ggml's comparisons
 //! pass it over.
 
-/// Round half away from zero as C's `roundf`, in a form that vectorizes; 0 for NaN.
-///
-/// Beyond 2^31 the result is some integer.
+/// Adding 1.5 * 2^23 to a magnitude up to 2^22 rounds it to an integer (half to even) and leaves that integer in
+/// the low bits. Conversions by this trick vectorize on every machine; `as i32`, which saturates, does not.
+const MAGIC: f32 = 12_582_912.0;
+/// Magnitudes below this can be rounded by [`MAGIC`].
+const LIMIT: f32 = 4_194_304.0;
+
+/// `f` of every value, in a loop that vectorizes: `array::map` is compiled as a call for each.
+#[inline(always)]
+pub(crate) fn each<T: Copy, U: Copy + Default, const N: usize>(
+    values: &[T; N],
+    f: impl Fn(T) -> U,
+) -> [U; N] {
+    let mut out = [U::default(); N];
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = f(*value);
+    }
+    out
+}
+
+/// The largest integer not above `x`; `0 <= x < LIMIT`.
+#[inline(always)]
+fn floor(x: f32) -> f32 {
+    let even = (x + MAGIC) - MAGIC;
+    if even > x { even - 1.0 } else { even }
+}
+
+/// Round half away from zero as C's `roundf`; 0 for NaN and for magnitudes from 2^22, of which no scaled value is.
 #[inline(always)]
 pub(crate) fn round(x: f32) -> i32 {
-    let t = x as i32;
-    // Exact: below 2^23 the fraction is representable, above there is none.
-    let fraction = x - t as f32;
-    t.wrapping_add(i32::from(fraction >= 0.5) - i32::from(fraction <= -0.5))
+    let magnitude = if x.abs() < LIMIT { x.abs() } else { 0.0 };
+    let whole = floor(magnitude);
+    // Exact: a fraction of a magnitude below 2^23 is representable.
+    let rounded = if magnitude - whole >= 0.5 { whole + 1.0 } else { whole };
+    nearest(rounded.copysign(x))
 }
 
-/// Truncate toward zero; what does not fit (and NaN) becomes `i32::MIN`.
+/// Truncate a value that is not negative; 0 for NaN, for negative values and from 2^22.
 ///
-/// ggml leaves this case to the machine (in C it is undefined); this is what x86 does, whose low byte is 0. It
-/// happens only in blocks whose scale is below 2^-128, which decode to zeros in any case.
+/// ggml leaves those to the machine (in C they are undefined); on x86 their low byte is 0 as well. They happen in
+/// blocks whose scale is below 2^-128, which decode to zeros in any case.
 #[inline(always)]
 pub(crate) fn truncate(x: f32) -> i32 {
-    if x.abs() < 2_147_483_648.0 { x as i32 } else { i32::MIN }
+    nearest(floor(if (0.0..LIMIT).contains(&x) { x } else { 0.0 }))
 }
 
-/// Round half to even, for magnitudes up to 2^22: adding 1.5 * 2^23 leaves the integer in the low bits.
+/// Round half to even, for magnitudes up to 2^22.
 ///
 /// Larger magnitudes and NaN give some integer of 23 bits, the same one that ggml's `nearest_int` gives.
 #[inline(always)]
 pub(crate) fn nearest(x: f32) -> i32 {
-    ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+    ((x + MAGIC).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
 /// `1 / d`, or 0 for the block of zeros.
@@ -35,37 +60,67 @@ pub(crate) fn reciprocal(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// The smallest and the largest value. NaN is passed over where the comparison is false.
+/// Independent running extremes, so that the loops below vectorize.
+const LANES: usize = 8;
+
+/// The smallest and the largest value, of zeros the first (their signs differ). NaN is passed over.
 #[inline(always)]
 pub(crate) fn min_max(values: &[f32; 32]) -> (f32, f32) {
-    let (mut min, mut max) = (f32::MAX, -f32::MAX);
-    for &v in values {
-        min = if v < min { v } else { min };
-        max = if v > max { v } else { max };
+    let (mut min, mut max) = ([f32::MAX; LANES], [-f32::MAX; LANES]);
+    for values in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            min[lane] = lesser(min[lane], values[lane]);
+            max[lane] = greater(max[lane], values[lane]);
+        }
     }
-    (min, max)
+    let first =
+        |v: f32| if v == 0.0 { values.iter().copied().find(|zero| *zero == 0.0).unwrap_or(v) } else { v };
+    (first(min.into_iter().fold(f32::MAX, lesser)), first(max.into_iter().fold(-f32::MAX, greater)))
 }
 
-/// The largest magnitude.
+/// The largest magnitude. NaN is passed over.
 #[inline(always)]
 pub(crate) fn absmax(values: &[f32; 32]) -> f32 {
-    let mut max = 0.0;
-    for v in values {
-        max = if max > v.abs() { max } else { v.abs() };
+    let mut max = [0.0; LANES];
+    for values in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            max[lane] = greater(max[lane], values[lane].abs());
+        }
     }
-    max
+    max.into_iter().fold(0.0, greater)
 }
 
 /// The value of the largest magnitude, with its sign; the first of equals.
 #[inline(always)]
-pub(crate) fn signed_absmax(values: &[f32]) -> f32 {
-    let (mut max, mut value) = (0.0, 0.0);
-    for &v in values {
-        if v.abs() > max {
-            (max, value) = (v.abs(), v);
+pub(crate) fn signed_absmax<const N: usize>(values: &[f32; N]) -> f32 {
+    let (mut min, mut max) = ([0.0; LANES], [0.0; LANES]);
+    for values in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            min[lane] = lesser(min[lane], values[lane]);
+            max[lane] = greater(max[lane], values[lane]);
         }
     }
-    value
+    const { assert!(N.is_multiple_of(LANES)) };
+    let (min, max) = (min.into_iter().fold(0.0, lesser), max.into_iter().fold(0.0, greater));
+    if max > -min {
+        max
+    } else if max < -min {
+        min
+    } else {
+        values.iter().copied().find(|v| v.abs() == max && max > 0.0).unwrap_or(0.0)
+    }
+}
+
+/// The lesser of two, the first where one is NaN.
+#[inline(always)]
+fn lesser(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
+}
+
+/// The greater of two, the first where one is NaN.
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 #[cfg(test)]
@@ -81,7 +136,7 @@ mod tests {
                 assert_eq!(round(x), x.round() as i32, "{x}");
             }
         }
-        assert_eq!([round(f32::NAN), round(16_777_215.0), round(-2e9)], [0, 16_777_215, -2_000_000_000]);
+        assert_eq!([round(f32::NAN), round(1e30), round(-4_194_303.0)], [0, 0, -4_194_303]);
     }
 
     #[test]
@@ -94,10 +149,36 @@ mod tests {
     }
 
     #[test]
-    fn truncation_marks_what_does_not_fit() {
-        assert_eq!([truncate(-1.9), truncate(255.9), truncate(2e9)], [-1, 255, 2_000_000_000]);
-        for x in [3e9, -3e9, f32::INFINITY, f32::NAN] {
-            assert_eq!(truncate(x), i32::MIN);
+    fn truncation_is_toward_zero() {
+        for i in 0..600_000 {
+            let x = i as f32 * 0.000_5;
+            for x in [x, x.next_up(), x.next_down()] {
+                assert_eq!(truncate(x), (x as i32).max(0), "{x}");
+            }
         }
+        for x in [4_194_304.0, -3e9, f32::INFINITY, f32::NAN] {
+            assert_eq!(truncate(x), 0);
+        }
+    }
+
+    #[test]
+    fn extremes_are_found_wherever_they_are() {
+        for i in 0..32 {
+            let mut values = std::array::from_fn(|j| (j as f32 * 0.7).sin());
+            values[i] = 5.0;
+            values[(i + 9) % 32] = -4.0;
+            assert_eq!((min_max(&values), absmax(&values), signed_absmax(&values)), ((-4.0, 5.0), 5.0, 5.0));
+            values[(i + 9) % 32] = -6.0;
+            assert_eq!((min_max(&values), absmax(&values), signed_absmax(&values)), ((-6.0, 5.0), 6.0, -6.0));
+            // Of equal magnitudes the first decides the sign.
+            values[(i + 9) % 32] = -5.0;
+            assert_eq!(signed_absmax(&values), if i < (i + 9) % 32 { 5.0 } else { -5.0 });
+        }
+        let mut values = [1.0; 32];
+        (values[7], values[9]) = (-0.0, 0.0);
+        assert!(min_max(&values).0.is_sign_negative());
+        values.swap(7, 9);
+        assert!(min_max(&values).0.is_sign_positive());
+        assert_eq!([absmax(&[0.0; 32]), signed_absmax(&[0.0; 32]), signed_absmax(&[f32::NAN; 32])], [0.0; 3]);
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn symmetric<const N: usize>(x: &[f32; N], nmax: i32) -> (f32, [u8; N
             best_iscale = iscale;
         }
     }
-    (scale, x.map(|x| (quant(best_iscale, x) + nmax) as u8))
+    (scale, rounding::each(x, |x| (quant(best_iscale, x) + nmax) as u8))
 }
 
 /// As [`symmetric`], by up to five rounds in which each `q` moves to where the refitted scale wants it.
@@ -52,7 +52,7 @@ pub(crate) fn symmetric_descent<const N: usize>(x: &[f32; N], nmax: i32) -> (f32
         return (0.0, [0; N]);
     }
     let iscale = -nmax as f32 / max;
-    let mut quants = x.map(|x| rounding::nearest(iscale * x).clamp(-nmax, nmax - 1));
+    let mut quants = rounding::each(x, |x| rounding::nearest(iscale * x).clamp(-nmax, nmax - 1));
     let (mut xq, mut qq) = (0.0, 0.0);
     for (&x, &q) in x.iter().zip(&quants) {
         let (w, q) = (x * x, q as f32);
@@ -122,7 +122,9 @@ pub(crate) fn affine<const N: usize>(x: &[f32; N], w: &[f32; N], candidates: &Ca
     if max == min {
         return Affine { scale: 0.0, min: -min, quants: [0; N] };
     }
-    let quant = |iscale: f32, min: f32| x.map(|x| rounding::nearest(iscale * (x - min)).clamp(0, nmax) as u8);
+    let quant = |iscale: f32, min: f32| {
+        rounding::each(x, |x| rounding::nearest(iscale * (x - min)).clamp(0, nmax) as u8)
+    };
     let error = |quants: &[u8; N], scale: f32, min: f32| {
         let mut error = 0.0;
         for i in 0..N {
@@ -179,7 +181,7 @@ pub(crate) fn super_block(values: &[f32; 256], candidates: &Candidates) -> Super
     for (s, x) in sub_blocks.iter().enumerate() {
         let mean_square = x.iter().fold(0.0, |sum, x| sum + x * x) / 32.0;
         let rms = mean_square.sqrt();
-        let fit = affine(x, &x.map(|x| rms + x.abs()), candidates);
+        let fit = affine(x, &rounding::each(x, |x| rms + x.abs()), candidates);
         (fit_scales[s], fit_mins[s], sub_quants[s]) = (fit.scale, fit.min, fit.quants);
     }
     let (d, sc) = positive_scales(&fit_scales, 63);
@@ -217,7 +219,7 @@ pub(crate) fn requantize<const N: usize>(
     quants: &mut [u8; N],
 ) {
     if scale != 0.0 {
-        *quants = x.map(|x| rounding::nearest((x + min) / scale).clamp(0, nmax) as u8);
+        *quants = rounding::each(x, |x| rounding::nearest((x + min) / scale).clamp(0, nmax) as u8);
     }
 }
 
@@ -229,6 +231,6 @@ pub(crate) fn requantize_symmetric<const N: usize>(
     quants: &mut [u8; N],
 ) {
     if scale != 0.0 {
-        *quants = x.map(|x| (rounding::nearest(x / scale).clamp(-nmax, nmax - 1) + nmax) as u8);
+        *quants = rounding::each(x, |x| (rounding::nearest(x / scale).clamp(-nmax, nmax - 1) + nmax) as u8);
     }
 }
