@@ -26,7 +26,11 @@ pub(super) fn table(isa: Isa) -> &'static Table {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => &super::avx2::TABLE,
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni => &super::avx2::TABLE_VNNI,
+        Isa::AvxVnni => &super::avx2::TABLE_VNNI,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &super::avx512::TABLE,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => &super::avx512::TABLE_VNNI,
         _ => &super::reference::TABLE,
     }
 }

@@ -1,0 +1,31 @@
+//! Q4_K.
+
+use std::arch::x86_64::*;
+
+use chaski_gguf::block::q4_k::BlockQ4K;
+
+use super::lanes::{scale, shifted};
+use super::superblock::{Superblock, mins_of_32, scales_of_32};
+use super::tile::Weights;
+use chaski_gguf::block::scales;
+
+impl Weights for BlockQ4K {
+    type Unpacked = Superblock<0, true>;
+
+    #[inline]
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn unpack(&self) -> Self::Unpacked {
+        let mut q = [_mm512_setzero_si512(); 4];
+        for (q, qs) in q.iter_mut().zip(self.qs.as_chunks::<32>().0) {
+            *q = _mm512_and_si512(shifted(qs, 0, 4), _mm512_set1_epi8(15));
+        }
+        let (scales, mins) = scales::unpack(&self.scales);
+        Superblock {
+            d: scale(self.d),
+            dmin: scale(self.dmin),
+            q,
+            scales: scales_of_32(scales),
+            mins: mins_of_32(mins),
+        }
+    }
+}
