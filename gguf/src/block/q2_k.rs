@@ -50,7 +50,8 @@ impl Block for BlockQ2K {
         }
     }
 
-    /// Scales and minima by [`search::affine`], weighted by magnitude, then the quants for the rounded ones.
+    /// Scales and minima by a search for the least error weighted by magnitude, then the quants for the rounded
+    /// ones (ggml's `quantize_row_q2_K_ref`).
     fn encode(values: &[f32; 256]) -> Self {
         const CANDIDATES: search::Candidates =
             search::Candidates { nmax: 3, first: -0.5, steps: 15, absolute: true };

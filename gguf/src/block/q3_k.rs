@@ -80,7 +80,8 @@ impl Block for BlockQ3K {
         }
     }
 
-    /// Scales by [`search::symmetric_descent`], then the quants for the rounded ones.
+    /// Scales by coordinate descent on the weighted error, then the quants for the rounded ones (ggml's
+    /// `quantize_row_q3_K_ref`).
     fn encode(values: &[f32; 256]) -> Self {
         let (sub_blocks, _) = values.as_chunks::<16>();
         let mut quants = [[0; 16]; 16];

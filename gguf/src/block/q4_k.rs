@@ -50,7 +50,8 @@ impl Block for BlockQ4K {
         }
     }
 
-    /// Scales and minima by [`search::super_block`].
+    /// Scales and minima by a search for the least weighted error, then the quants for the rounded ones (ggml's
+    /// `quantize_row_q4_K_ref`).
     fn encode(values: &[f32; 256]) -> Self {
         let candidates = search::Candidates { nmax: 15, first: -1.0, steps: 20, absolute: false };
         let search::SuperBlock { d, dmin, scales, quants } = search::super_block(values, &candidates);

@@ -54,7 +54,8 @@ impl Block for BlockQ5K {
         }
     }
 
-    /// Scales and minima by [`search::super_block`].
+    /// Scales and minima by a search for the least weighted error, then the quants for the rounded ones (ggml's
+    /// `quantize_row_q5_K_ref`).
     fn encode(values: &[f32; 256]) -> Self {
         let candidates = search::Candidates { nmax: 31, first: -0.5, steps: 15, absolute: false };
         let search::SuperBlock { d, dmin, scales, quants } = search::super_block(values, &candidates);

@@ -51,7 +51,8 @@ impl Block for BlockQ6K {
         }
     }
 
-    /// Scales by [`search::symmetric`], then the quants for the rounded ones.
+    /// Scales by a search for the least weighted error, then the quants for the rounded ones (ggml's
+    /// `quantize_row_q6_K_ref`).
     fn encode(values: &[f32; 256]) -> Self {
         let (sub_blocks, _) = values.as_chunks::<16>();
         let mut quants = [[0; 16]; 16];
