@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::header::{self, Header};
 use crate::metadata::Override;
 use crate::source::Source;
-use crate::{Error, Format, Result, keys, split};
+use crate::{Aligned, Error, Format, Result, keys, split};
 
 /// An open file (or a whole split set).
 pub struct Gguf {
@@ -74,6 +74,9 @@ pub struct TensorRef<'a> {
     /// The blocks, `info.bytes` of them.
     pub bytes: &'a [u8],
 }
+
+/// The bytes of a tensor without any: aligned, so that they can be cast like all others.
+static EMPTY: Aligned<[u8; 0]> = Aligned([]);
 
 impl Shard {
     fn new(source: Source, path: Option<PathBuf>, index: usize) -> Result<Self> {
@@ -217,7 +220,7 @@ impl Gguf {
         let info = self.tensor_info(name).ok_or_else(missing)?;
         let shard = self.shard(info.shard).ok_or_else(missing)?;
         if info.bytes == 0 {
-            return Ok(TensorRef { info, bytes: &[] });
+            return Ok(TensorRef { info, bytes: &EMPTY.0 });
         }
         let start = shard.header.data_start + info.offset;
         let end = start + info.bytes;
