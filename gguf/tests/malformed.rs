@@ -84,7 +84,8 @@ fn use_all(bytes: &[u8]) -> Result<(), Error> {
         assert_eq!(tensor.bytes.len() as u64, info.bytes);
         assert_eq!(tensor.bytes.as_ptr().addr() % 8, 0);
     }
-    let _ = (file.kind(), file.u32("u32"), file.token_id("i32"), file.integers("ints"), file.floats("floats"));
+    let _ =
+        (file.kind(), file.u32("u32"), file.token_id("i32"), file.integers("ints"), file.floats("floats"));
     Ok(())
 }
 
@@ -180,7 +181,10 @@ fn a_string_longer_than_the_rest_of_the_file_is_refused() {
 fn what_is_no_utf8_is_refused() {
     refused(&with_key(|r| _ = r.str(b"ke\xffy").u32(U8).raw(&[1])), &["key 0 of 1", "UTF-8", "offset 34"]);
     refused(&with_key(|r| _ = r.key_str("k", b"ab\xc3")), &["metadata key k", "UTF-8", "offset 47"]);
-    refused(&with_key(|r| _ = r.key_array("k", STRING, 2).str("a").str(b"\xff")), &["element 1 of 2", "UTF-8"]);
+    refused(
+        &with_key(|r| _ = r.key_array("k", STRING, 2).str("a").str(b"\xff")),
+        &["element 1 of 2", "UTF-8"],
+    );
     refused(&Raw::header(3, 1, 0).tensor(b"t\xff", &[1], 0, 0).data(4), &["name of tensor 0", "UTF-8"]);
 }
 
@@ -188,7 +192,10 @@ fn what_is_no_utf8_is_refused() {
 
 #[test]
 fn an_unknown_value_type_is_refused() {
-    refused(&with_key(|r| _ = r.key("key", 13, &[0; 8])), &["metadata key key", "value type 13", "offset 35"]);
+    refused(
+        &with_key(|r| _ = r.key("key", 13, &[0; 8])),
+        &["metadata key key", "value type 13", "offset 35"],
+    );
     refused(&with_key(|r| _ = r.key_array("key", 77, 0).u64(0)), &["array", "value type 77"]);
     // An array of elements that take no bytes would never end.
     refused(&with_key(|r| _ = r.key_array("key", 99, u64::MAX)), &["value type 99"]);
@@ -212,7 +219,9 @@ fn arrays_may_be_nested_four_deep_and_no_deeper() {
 
 #[test]
 fn an_array_longer_than_the_rest_of_the_file_is_refused() {
-    for (ty, len) in [(U8, 17), (U64, 3), (U64, 1 << 61), (STRING, 3), (STRING, 1 << 61), (ARRAY, 2), (F32, u64::MAX)] {
+    for (ty, len) in
+        [(U8, 17), (U64, 3), (U64, 1 << 61), (STRING, 3), (STRING, 1 << 61), (ARRAY, 2), (F32, u64::MAX)]
+    {
         let bytes = with_key(|r| _ = r.key_array("key", ty, len).raw(&[0; 16]));
         refused(&bytes, &["metadata key key", "offset 43"]);
     }
@@ -220,8 +229,14 @@ fn an_array_longer_than_the_rest_of_the_file_is_refused() {
 
 #[test]
 fn a_bool_is_0_or_1() {
-    refused(&with_key(|r| _ = r.key("key", BOOL, &[2])), &["metadata key key", "neither 0 nor 1", "offset 39"]);
-    refused(&with_key(|r| _ = r.key_array("key", BOOL, 3).raw(&[0, 1, 255])), &["neither 0 nor 1", "offset 53"]);
+    refused(
+        &with_key(|r| _ = r.key("key", BOOL, &[2])),
+        &["metadata key key", "neither 0 nor 1", "offset 39"],
+    );
+    refused(
+        &with_key(|r| _ = r.key_array("key", BOOL, 3).raw(&[0, 1, 255])),
+        &["neither 0 nor 1", "offset 53"],
+    );
 }
 
 // Point 5: alignment.
@@ -236,7 +251,10 @@ fn an_alignment_that_is_no_power_of_two_from_8_to_1_mib_is_refused() {
         read_all(&with(n)).unwrap();
     }
     refused(&with_key(|r| _ = r.key_str("general.alignment", "32")), &["general.alignment", "string"]);
-    refused(&with_key(|r| _ = r.key("general.alignment", F32, &32f32.to_le_bytes())), &["general.alignment", "f32"]);
+    refused(
+        &with_key(|r| _ = r.key("general.alignment", F32, &32f32.to_le_bytes())),
+        &["general.alignment", "f32"],
+    );
     read_all(&with_key(|r| _ = r.key("general.alignment", U64, &32u64.to_le_bytes()))).unwrap();
 }
 
@@ -252,7 +270,11 @@ fn a_name_is_1_to_63_bytes() {
 
 #[test]
 fn a_name_that_is_there_twice_is_refused() {
-    let bytes = Raw::header(3, 3, 0).tensor("a", &[8], 0, 0).tensor("b", &[8], 0, 32).tensor("a", &[8], 0, 64).data(96);
+    let bytes = Raw::header(3, 3, 0)
+        .tensor("a", &[8], 0, 0)
+        .tensor("b", &[8], 0, 32)
+        .tensor("a", &[8], 0, 64)
+        .data(96);
     refused(&bytes, &["tensor a", "twice"]);
 }
 
@@ -325,7 +347,8 @@ fn a_tensor_lies_in_the_file() {
 
 #[test]
 fn tensors_share_no_byte() {
-    let two = |a: u64, b: u64| Raw::header(3, 2, 0).tensor("a", &[16], 0, a).tensor("b", &[16], 0, b).data(256);
+    let two =
+        |a: u64, b: u64| Raw::header(3, 2, 0).tensor("a", &[16], 0, a).tensor("b", &[16], 0, b).data(256);
     refused(&two(0, 32), &["tensor b", "inside tensor a"]);
     refused(&two(32, 0), &["tensor a", "inside tensor b"]);
     refused(&two(0, 0), &["inside tensor"]);
@@ -402,7 +425,10 @@ fn random_changes_do_no_harm() {
             }
         }
     }
-    assert!(read > 1000 && refused > 1000, "{read} read, {refused} refused: the changes are too harmless or too harsh");
+    assert!(
+        read > 1000 && refused > 1000,
+        "{read} read, {refused} refused: the changes are too harmless or too harsh"
+    );
 }
 
 #[test]
@@ -410,7 +436,9 @@ fn random_bytes_after_the_magic_are_refused() {
     let mut random = Random(2);
     for i in 0..2_000 {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
-        bytes.extend((0..random.below(400)).map(|_| (random.next() >> 56) as u8 & if i % 2 == 0 { 3 } else { 0xFF }));
+        bytes.extend(
+            (0..random.below(400)).map(|_| (random.next() >> 56) as u8 & if i % 2 == 0 { 3 } else { 0xFF }),
+        );
         // Enough zeros in a row are two counts of nothing, which is a file.
         if bytes.get(8..24).is_none_or(|counts| counts.iter().any(|b| *b != 0)) {
             assert!(read_all(&bytes).is_err());

@@ -25,22 +25,32 @@ fn shared_files() -> Vec<PathBuf> {
 
 #[test]
 fn a_file_of_version_3_comes_out_byte_for_byte() {
+    let mut versions = [0; 4];
     for path in shared_files() {
         let original = std::fs::read(&path).unwrap();
         let file = Gguf::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut copy = Vec::new();
         Writer::copy_of(&file).unwrap().write_to(&mut copy).unwrap();
+        versions[file.version() as usize] += 1;
         if file.version() == 3 {
             // Writers differ in whether zeros follow the last tensor (or the header, where there is none).
             let n = original.len().min(copy.len());
-            assert_eq!(original[..n], copy[..n], "{}", path.display());
+            assert!(original[..n] == copy[..n], "{}", path.display());
             assert!(original[n..].iter().chain(&copy[n..]).all(|b| *b == 0), "{}", path.display());
+        } else {
+            let copy = Gguf::from_bytes(&copy).unwrap();
+            assert_eq!(copy.version(), 3);
+            assert_same(&file, &copy, &path);
         }
-        let copy = Gguf::from_bytes(&copy).unwrap();
-        assert_eq!(copy.version(), 3);
-        assert_same(&file, &copy, &path);
+    }
+    println!("files of version 1, 2, 3: {:?}", &versions[1..]);
+}
+
+#[test]
+fn a_file_that_is_read_into_memory_is_the_same_as_mapped() {
+    for path in shared_files().into_iter().filter(|path| path.metadata().unwrap().len() < 1 << 20) {
         let unmapped = Gguf::open_with(&path, &OpenOptions { mmap: false }).unwrap();
-        assert_same(&file, &unmapped, &path);
+        assert_same(&Gguf::open(&path).unwrap(), &unmapped, &path);
     }
 }
 
@@ -50,7 +60,7 @@ fn assert_same(a: &Gguf, b: &Gguf, path: &Path) {
         assert_eq!(key, copied_key);
         match (value.as_array(), copied.as_array()) {
             (Some(v), Some(c)) => {
-                assert!(v.len == c.len && v.iter().eq(c.iter()), "{}: {key}", path.display())
+                assert!(v.len == c.len && v.iter().eq(c.iter()), "{}: {key}", path.display());
             }
             _ => assert_eq!(value, copied, "{}: {key}", path.display()),
         }

@@ -114,7 +114,16 @@ pub fn small(version: u32) -> Raw {
         .key_str("empty", "");
     raw.key_array("strings", STRING, 3).str("a").str("").str("Grüße");
     raw.key_array("ints", I32, 3).raw(&[1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
-    raw.key_array("nested", ARRAY, 2).u32(STRING).count(2).str("x").str("yz").u32(ARRAY).count(1).u32(BOOL).count(2).raw(&[0, 1]);
+    raw.key_array("nested", ARRAY, 2)
+        .u32(STRING)
+        .count(2)
+        .str("x")
+        .str("yz")
+        .u32(ARRAY)
+        .count(1)
+        .u32(BOOL)
+        .count(2)
+        .raw(&[0, 1]);
     raw.key("general.alignment", U32, &32u32.to_le_bytes());
     raw.tensor("token_embd.weight", &[32, 2], 0, 0)
         .tensor("blk.0.ffn_up.weight", &[64], 8, 256)
