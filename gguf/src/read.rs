@@ -238,6 +238,22 @@ impl Gguf {
         Ok(TensorRef { info, bytes })
     }
 
+    /// Read all mapped files into memory and keep them there (`mlock`). Bytes that are not mapped are in memory
+    /// already, but may be swapped out: for them this is an error, so that the wish is not passed over.
+    ///
+    /// # Errors
+    /// The system refuses (its limit on locked memory, `ulimit -l`, may be lower), or a file is not mapped.
+    pub fn lock(&self) -> Result<()> {
+        for shard in std::iter::once(&self.first).chain(&self.others) {
+            let path = shard.path.clone().unwrap_or_default();
+            if !shard.source.lock().map_err(|e| Error::io(&path, e))? {
+                let why = "only a mapped file can be locked into memory, on Unix";
+                return Err(Error::unsupported(path.display().to_string(), why));
+            }
+        }
+        Ok(())
+    }
+
     /// Where a tensor's first byte lies in its file.
     pub fn file_offset(&self, info: &TensorInfo) -> u64 {
         self.shard(info.shard).map_or(0, |shard| shard.header.data_start.saturating_add(info.offset))

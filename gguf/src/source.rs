@@ -141,4 +141,13 @@ impl Source {
             _ => Ok(self.bytes().len() as u64),
         }
     }
+
+    /// Keep a mapped file's pages in memory; false where there is no map to keep.
+    pub fn lock(&self) -> std::io::Result<bool> {
+        match self {
+            #[cfg(unix)]
+            Self::Mapped { map, .. } => map.lock().map(|()| true),
+            _ => Ok(false),
+        }
+    }
 }

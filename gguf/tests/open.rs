@@ -130,6 +130,16 @@ fn a_file_that_is_cut_after_it_was_mapped_is_an_error_and_not_a_fault() {
     assert!(file.check_payload(|_, _| ()).is_err());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_mapped_file_can_be_locked_into_memory() {
+    let temporary = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(temporary.path(), &small(3).bytes).unwrap();
+    Gguf::open(temporary.path()).unwrap().lock().unwrap();
+    let unmapped = Gguf::open_with(temporary.path(), &OpenOptions { mmap: false }).unwrap();
+    assert!(unmapped.lock().unwrap_err().to_string().contains("only a mapped file"));
+}
+
 #[test]
 fn what_a_file_is_for_is_told_by_its_metadata() {
     let kind = |key: &str, value: &str, tensor: bool| {

@@ -34,17 +34,20 @@ const NOT_FINITE: [(&str, [u8; 2]); 3] =
 
 #[test]
 fn a_broken_scale_is_found_in_every_format_that_has_one() {
-    // Where a block of the format has its f16 scale.
+    // Where a block of the format has an f16 scale or minimum.
     let scales = [
         (Format::F16, 0),
         (Format::Q4_0, 0),
+        (Format::Q4_1, 0),
         (Format::Q4_1, 2),
         (Format::Q5_0, 0),
         (Format::Q5_1, 2),
         (Format::Q8_0, 0),
         (Format::Q2_K, 80),
         (Format::Q3_K, 108),
+        (Format::Q2_K, 82),
         (Format::Q4_K, 0),
+        (Format::Q4_K, 2),
         (Format::Q5_K, 2),
         (Format::Q6_K, 208),
         (Format::IQ4_NL, 0),
