@@ -2,7 +2,7 @@
 
 use crate::cursor::{Cursor, Fault};
 use crate::source::MIN_ALIGNMENT;
-use crate::value::ValueType;
+use crate::value::{Value, ValueType, parse_whole};
 use crate::{Error, Format, Result, TensorInfo, keys, sniff, type_ids};
 
 /// The longest key, by the specification of the format.
@@ -23,6 +23,8 @@ pub(crate) struct Entry {
     key_len: u32,
     pub ty: ValueType,
     pub at: usize,
+    /// Bytes of the value.
+    pub len: usize,
 }
 
 impl Entry {
@@ -30,6 +32,11 @@ impl Entry {
     pub fn key<'a>(&self, data: &'a [u8]) -> &'a str {
         let bytes = data.get(self.key_at..self.key_at.saturating_add(self.key_len as usize));
         bytes.and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+    }
+
+    /// The value, from the bytes of the file.
+    pub fn value<'a>(&self, data: &'a [u8], narrow: bool) -> Option<Value<'a>> {
+        parse_whole(self.ty, data.get(self.at..self.at.checked_add(self.len)?)?, narrow)
     }
 }
 
@@ -108,7 +115,7 @@ fn read_entries(cursor: &mut Cursor, data: &[u8], n: usize) -> Result<(Vec<Entry
         let ty = cursor.value_type().map_err(of)?;
         let at = cursor.at();
         cursor.skip(ty).map_err(of)?;
-        entries.push(Entry { key_at, key_len, ty, at });
+        entries.push(Entry { key_at, key_len, ty, at, len: cursor.at() - at });
     }
     let mut by_key: Vec<u32> = (0..entries.len() as u32).collect();
     let key = |i: u32| entries.get(i as usize).map_or("", |e| e.key(data));

@@ -1,7 +1,7 @@
 //! Metadata by key: values as they are, typed getters, and overrides.
 
-use crate::header::{self, Entry, Header, MAX_KEY};
-use crate::value::parse;
+use crate::header::{self, Header, MAX_KEY};
+use crate::value::parse_whole;
 use crate::{Array, Error, Gguf, OwnedValue, Result, Value, ValueType, encode, keys};
 
 /// A value that stands in for what the file says. It is kept as it would lie in a file of version 3, so
@@ -14,7 +14,7 @@ pub(crate) struct Override {
 
 impl Override {
     fn value(&self) -> Option<Value<'_>> {
-        parse(self.ty, &self.bytes, false).map(|(value, _)| value)
+        parse_whole(self.ty, &self.bytes, false)
     }
 }
 
@@ -40,7 +40,7 @@ impl Gguf {
         }
         let (header, data) = self.header_and_data();
         let entry = header::find(data, &header.entries, &header.by_key, key)?;
-        Some((value_of(&entry, data, header.narrow())?, Some(entry.at as u64)))
+        Some((entry.value(data, header.narrow())?, Some(entry.at as u64)))
     }
 
     /// The value of a metadata key, if the file has it or an override gives it.
@@ -56,7 +56,7 @@ impl Gguf {
             let key = entry.key(data);
             let value = match self.overridden(key) {
                 Some(found) => found.value(),
-                None => value_of(entry, data, header.narrow()),
+                None => entry.value(data, header.narrow()),
             };
             Some((key, value?))
         });
@@ -261,10 +261,6 @@ impl Gguf {
 
 fn required<T>(key: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Error::MissingKey { key: key.to_owned() })
-}
-
-fn value_of<'a>(entry: &Entry, data: &'a [u8], narrow: bool) -> Option<Value<'a>> {
-    parse(entry.ty, data.get(entry.at..)?, narrow).map(|(value, _)| value)
 }
 
 /// The rules for a key.

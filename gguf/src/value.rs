@@ -251,10 +251,6 @@ impl<'a> Array<'a> {
 /// The bytes were checked when the file was opened.
 pub(crate) fn parse(ty: ValueType, bytes: &[u8], narrow: bool) -> Option<(Value<'_>, usize)> {
     let count_size = if narrow { 4 } else { 8 };
-    let count = |at: usize| -> Option<usize> {
-        let b = bytes.get(at..at.checked_add(count_size)?)?;
-        usize::try_from(Le::read_uint(b, count_size)).ok()
-    };
     if let Some(size) = ty.fixed_size() {
         let b = bytes.get(..size)?;
         let value = match ty {
@@ -274,13 +270,10 @@ pub(crate) fn parse(ty: ValueType, bytes: &[u8], narrow: bool) -> Option<(Value<
         return Some((value, size));
     }
     if ty == ValueType::String {
-        let end = count(0)?.checked_add(count_size)?;
+        let end = extent(ty, bytes, narrow)?;
         return Some((Value::String(std::str::from_utf8(bytes.get(count_size..end)?).ok()?), end));
     }
-    let element = ValueType::from_id(Le::read_u32(bytes.get(..4)?))?;
-    let len = count(4)?;
-    let head = 4 + count_size;
-    let body = bytes.get(head..)?;
+    let (element, len, body) = array_head(bytes, narrow)?;
     let mut used = 0usize;
     if let Some(size) = element.fixed_size() {
         used = len.checked_mul(size)?;
@@ -290,7 +283,24 @@ pub(crate) fn parse(ty: ValueType, bytes: &[u8], narrow: bool) -> Option<(Value<
         }
     }
     let array = Array { ty: element, len, bytes: body.get(..used)?, narrow };
-    Some((Value::Array(array), used.checked_add(head)?))
+    Some((Value::Array(array), used.checked_add(bytes.len() - body.len())?))
+}
+
+/// As [`parse`], where `bytes` hold the value and nothing else, so that an array need not be walked over.
+pub(crate) fn parse_whole(ty: ValueType, bytes: &[u8], narrow: bool) -> Option<Value<'_>> {
+    if ty == ValueType::Array {
+        let (ty, len, bytes) = array_head(bytes, narrow)?;
+        return Some(Value::Array(Array { ty, len, bytes, narrow }));
+    }
+    parse(ty, bytes, narrow).map(|(value, _)| value)
+}
+
+/// The type and number of an array's elements, and the bytes after them.
+fn array_head(bytes: &[u8], narrow: bool) -> Option<(ValueType, usize, &[u8])> {
+    let (ty, rest) = bytes.split_at_checked(4)?;
+    let (len, body) = rest.split_at_checked(if narrow { 4 } else { 8 })?;
+    let len = usize::try_from(Le::read_uint(len, len.len())).ok()?;
+    Some((ValueType::from_id(Le::read_u32(ty))?, len, body))
 }
 
 /// The bytes that a string or an array takes at the start of `bytes`.

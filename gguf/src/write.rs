@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::header::{DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME, check_alignment, size_of_tensor};
 use crate::metadata::check_key;
+use crate::value::parse_whole;
 use crate::{Error, Format, Gguf, OwnedValue, Result, Value, ValueType, encode, keys, sniff};
 
 /// What a producer of tensor bytes may fail with.
@@ -134,7 +135,7 @@ impl<'a> Writer<'a> {
     fn put(&mut self, key: &str, ty: ValueType, bytes: Vec<u8>) -> Result<&mut Self> {
         check_key(key).map_err(|why| key_error(key, why))?;
         if key == keys::GENERAL_ALIGNMENT {
-            let value = crate::value::parse(ty, &bytes, false).map(|(value, _)| value);
+            let value = parse_whole(ty, &bytes, false);
             let n =
                 value.and_then(|v| v.as_u64()).ok_or_else(|| key_error(key, format!("is of type {ty}")))?;
             check_alignment(n).map_err(|why| key_error(key, why))?;
