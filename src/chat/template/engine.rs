@@ -256,12 +256,12 @@ pub(super) fn run(
         written.map_err(|_| formatting.exceed("the limit of the output's size"))
     });
 
-    let convert = |json: &serde_json::Value| runtime.from_json(json, data);
+    let convert = |json: &serde_json::Value| runtime.json_value(json, data);
     let build = || -> Res<Vec<(String, Value)>> {
         let mut list = Vec::new();
         for message in messages {
             list.push(if is_generated(message) {
-                runtime.from_json(message, generated)?
+                runtime.json_value(message, generated)?
             } else {
                 convert(message)?
             });

@@ -505,11 +505,8 @@ impl<'t> Parser<'t> {
                 } else {
                     ""
                 };
-                if !star.is_empty() {
-                    return Err(p.at().syntax(format!("'{star}' in a call is not supported")));
-                }
                 let keyword = match (p.peek(), p.peek_at(1)) {
-                    (Tok::Name(name), Tok::Op("=")) => {
+                    (Tok::Name(name), Tok::Op("=")) if star.is_empty() => {
                         p.next += 2;
                         format!("{name}=")
                     }
@@ -517,7 +514,7 @@ impl<'t> Parser<'t> {
                 };
                 let value = p.expression()?;
                 depth = depth.max(value.depth);
-                let _ = write!(text, ",{keyword}{}", value.text);
+                let _ = write!(text, ",{star}{keyword}{}", value.text);
                 if !p.skip_op(",") {
                     break;
                 }
@@ -549,7 +546,7 @@ impl<'t> Parser<'t> {
     fn filters(&mut self, mut value: Code) -> Parse {
         loop {
             if self.skip_op("|") {
-                value = self.filter(value)?;
+                value = self.filter(&value)?;
             } else if self.is_name("is") {
                 self.next += 1;
                 value = self.test(&value)?;
@@ -562,7 +559,7 @@ impl<'t> Parser<'t> {
     }
 
     /// A filter whose `|` was read, applied to `value`.
-    pub fn filter(&mut self, value: Code) -> Parse {
+    pub fn filter(&mut self, value: &Code) -> Parse {
         let mut name = self.name()?;
         while self.skip_op(".") {
             name = format!("{name}.{}", self.name()?);
@@ -574,9 +571,9 @@ impl<'t> Parser<'t> {
     /// A filter that applies to the text in the variable `name`.
     pub fn filter_chain_of(&mut self, variable: &str) -> Parse {
         let code = self.code(1, variable.into())?;
-        let mut code = self.filter(code)?;
+        let mut code = self.filter(&code)?;
         while self.skip_op("|") {
-            code = self.filter(code)?;
+            code = self.filter(&code)?;
         }
         Ok(code)
     }

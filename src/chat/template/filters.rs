@@ -87,14 +87,15 @@ impl Runtime {
                 }
                 generator(items)?
             }
-            "reverse" => match py(value) {
-                Py::Str(s) => self.string(s.chars().rev().collect::<String>())?,
-                _ => {
+            "reverse" => {
+                if let Py::Str(s) = py(value) {
+                    self.string(s.chars().rev().collect::<String>())?
+                } else {
                     let mut items = self.iterate(value)?;
                     items.reverse();
                     generator(items)?
                 }
-            },
+            }
             "map" => self.map(value, args)?,
             "select" | "reject" => generator(self.select(value, args, false, name == "select")?)?,
             "selectattr" | "rejectattr" => {
@@ -123,7 +124,7 @@ impl Runtime {
                 Py::Int(i) => int(i.checked_abs().ok_or_else(|| err("the number is too large"))?),
                 _ => return Err(err(format!("bad operand type for abs(): '{}'", type_name(value)))),
             },
-            "int" => self.to_int(value, args),
+            "int" => to_int(value, args),
             "float" => match py(value) {
                 Py::Float(_) => value.clone(),
                 Py::Int(i) => Value::from(i as f64),
@@ -304,23 +305,6 @@ impl Runtime {
         Ok(items)
     }
 
-    fn to_int(&self, value: &Value, args: &Args) -> Value {
-        let default = args.get(0, "default").unwrap_or_else(|| Value::from(0));
-        match py(value) {
-            Py::Int(_) => value.clone(),
-            Py::Bool(b) => Value::from(i64::from(b)),
-            Py::Float(f) if f.is_finite() => int(f.trunc() as i128),
-            Py::Str(s) => {
-                let s = s.trim();
-                let parsed = s.parse::<i128>().ok();
-                parsed
-                    .or_else(|| s.parse::<f64>().ok().filter(|f| f.is_finite()).map(|f| f.trunc() as i128))
-                    .map_or(default, int)
-            }
-            _ => default,
-        }
-    }
-
     /// Applies a test; the value comes before its arguments.
     pub fn test(&self, name: &str, value: &Value, args: &Args) -> Res<bool> {
         self.charge(2)?;
@@ -371,6 +355,24 @@ impl Runtime {
             "escaped" => false,
             other => return Err(err(format!("No test named '{other}'."))),
         })
+    }
+}
+
+/// Python's `int(value)`, or the default.
+fn to_int(value: &Value, args: &Args) -> Value {
+    let default = args.get(0, "default").unwrap_or_else(|| Value::from(0));
+    match py(value) {
+        Py::Int(_) => value.clone(),
+        Py::Bool(b) => Value::from(i64::from(b)),
+        Py::Float(f) if f.is_finite() => int(f.trunc() as i128),
+        Py::Str(s) => {
+            let s = s.trim();
+            let parsed = s.parse::<i128>().ok();
+            parsed
+                .or_else(|| s.parse::<f64>().ok().filter(|f| f.is_finite()).map(|f| f.trunc() as i128))
+                .map_or(default, int)
+        }
+        _ => default,
     }
 }
 

@@ -1,5 +1,7 @@
 //! `tojson` and `from_json` as Python's `json.dumps` and `json.loads` have them.
 
+use std::fmt::Write as _;
+
 use minijinja::value::Value;
 
 use super::repr::float;
@@ -111,11 +113,13 @@ impl Runtime {
                 '\t' => out.push_str("\\t"),
                 '\u{8}' => out.push_str("\\b"),
                 '\u{c}' => out.push_str("\\f"),
-                c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
+                c if (c as u32) < 0x20 => {
+                    let _ = write!(out, "\\u{:04x}", c as u32);
+                }
                 c if style.ensure_ascii && (c as u32) > 0x7e => {
                     let mut units = [0u16; 2];
                     for unit in c.encode_utf16(&mut units) {
-                        out.push_str(&format!("\\u{unit:04x}"));
+                        let _ = write!(out, "\\u{unit:04x}");
                     }
                 }
                 c => out.push(c),
@@ -130,7 +134,7 @@ impl Runtime {
         self.charge(text.len().saturating_mul(8))?;
         let json: serde_json::Value =
             serde_json::from_str(text).map_err(|e| err(format!("invalid JSON: {e}")))?;
-        self.from_json(&json, &|_| None)
+        self.json_value(&json, &|_| None)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The methods of Python's str, list and dict.
 
+use std::cmp::Ordering;
+
 use minijinja::value::{Kwargs, Value};
 
 use super::value::{Dict, DictKind, List, ListKind, Py, Res, Runtime, err, lock, py, type_name};
@@ -399,19 +401,30 @@ impl Runtime {
         for item in items {
             keyed.push((key(item.clone())?, item));
         }
-        let mut failure = None;
-        keyed.sort_by(|(a, _), (b, _)| {
-            if failure.is_some() {
-                return std::cmp::Ordering::Equal;
+        // The standard sort may panic on an order that is none (NaN, say), so this merges by hand.
+        let before = |a: &Value, b: &Value| -> Res<bool> {
+            self.charge(4)?;
+            // An item goes in front only if it is strictly before, which keeps equal items in their order.
+            Ok(self.order("<", a, b)? == Some(if reverse { Ordering::Greater } else { Ordering::Less }))
+        };
+        let mut width = 1;
+        while width < keyed.len() {
+            let mut merged = Vec::with_capacity(keyed.len());
+            let mut rest = keyed.into_iter().peekable();
+            while rest.peek().is_some() {
+                let mut left = rest.by_ref().take(width).collect::<Vec<_>>().into_iter().peekable();
+                let mut right = rest.by_ref().take(width).collect::<Vec<_>>().into_iter().peekable();
+                while let (Some((a, _)), Some((b, _))) = (left.peek(), right.peek()) {
+                    let from = if before(b, a)? { &mut right } else { &mut left };
+                    merged.extend(from.next());
+                }
+                merged.extend(left);
+                merged.extend(right);
             }
-            let order = self.charge(4).and_then(|()| self.order("<", a, b)).unwrap_or_else(|e| {
-                failure = Some(e);
-                None
-            });
-            let order = order.unwrap_or(std::cmp::Ordering::Equal);
-            if reverse { order.reverse() } else { order }
-        });
-        failure.map_or_else(|| Ok(keyed.into_iter().map(|(_, item)| item).collect()), Err)
+            keyed = merged;
+            width *= 2;
+        }
+        Ok(keyed.into_iter().map(|(_, item)| item).collect())
     }
 
     pub fn dict_method(&self, dict: &Dict, name: &str, args: &Args) -> Res {

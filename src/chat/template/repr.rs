@@ -1,5 +1,7 @@
 //! How Python prints values: `str()` and `repr()`.
 
+use std::fmt::Write as _;
+
 use minijinja::value::Value;
 
 use super::value::{DictKind, ListKind, MAX_DEPTH, Py, Res, Runtime, py};
@@ -129,9 +131,11 @@ fn quote(out: &mut String, text: &str) {
                 out.push(c);
             }
             c if (c as u32) < 0x20 || (0x7f..=0xa0).contains(&(c as u32)) || c as u32 == 0xad => {
-                out.push_str(&format!("\\x{:02x}", c as u32));
+                let _ = write!(out, "\\x{:02x}", c as u32);
             }
-            '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            '\u{2028}' | '\u{2029}' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
             c => out.push(c),
         }
     }

@@ -190,11 +190,11 @@ impl Runtime {
     }
 
     /// Turns a JSON value into the value a template sees; `map` may replace each string and key.
-    pub fn from_json(&self, json: &serde_json::Value, map: &dyn Fn(&str) -> Option<String>) -> Res {
-        self.from_json_at(json, map, 0)
+    pub fn json_value(&self, json: &serde_json::Value, map: &dyn Fn(&str) -> Option<String>) -> Res {
+        self.json_value_at(json, map, 0)
     }
 
-    fn from_json_at(
+    fn json_value_at(
         &self,
         json: &serde_json::Value,
         map: &dyn Fn(&str) -> Option<String>,
@@ -219,13 +219,13 @@ impl Runtime {
             Json::String(s) => string(s)?,
             Json::Array(items) => {
                 let items: Res<Vec<_>> =
-                    items.iter().map(|item| self.from_json_at(item, map, depth + 1)).collect();
+                    items.iter().map(|item| self.json_value_at(item, map, depth + 1)).collect();
                 self.list(items?)?
             }
             Json::Object(entries) => {
                 let pairs: Res<Vec<_>> = entries
                     .iter()
-                    .map(|(k, v)| Ok((string(k)?, self.from_json_at(v, map, depth + 1)?)))
+                    .map(|(k, v)| Ok((string(k)?, self.json_value_at(v, map, depth + 1)?)))
                     .collect();
                 self.dict(pairs?)?
             }
