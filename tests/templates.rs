@@ -67,7 +67,7 @@ fn every_real_template_renders_as_jinja2_does() {
                 (Ok(got), Some(want), _) if got == want => {}
                 (Err(_), None, Some(_)) => {}
                 (got, want, error) => {
-                    failures.push(format!("{name}/{which}:\n  got  {got:?}\n  want {want:?} {error:?}"))
+                    failures.push(format!("{name}/{which}:\n  got  {got:?}\n  want {want:?} {error:?}"));
                 }
             }
         }
@@ -90,7 +90,7 @@ fn each_rule_of_the_language_is_pythons() {
             (Ok(got), Some(want)) if got == want => {}
             (Err(_), None) => {}
             (got, want) => {
-                failures.push(format!("{source}\n  got  {got:?}\n  want {want:?} {}", case["error"]))
+                failures.push(format!("{source}\n  got  {got:?}\n  want {want:?} {}", case["error"]));
             }
         }
     }
@@ -210,6 +210,52 @@ fn hostile_sources_are_refused() {
     // What is long without being deep is fine.
     let sum = format!("{{{{ 'a'{} }}}}", " + 'a'".repeat(1000));
     assert_eq!(render(&sum, json!([])).unwrap(), "a".repeat(1001));
+}
+
+/// Damaged templates give an error or run; they never panic.
+#[test]
+fn damaged_templates_do_not_panic() {
+    let mut sources: Vec<String> = DEFAULTS.iter().map(|t| t.source.to_string()).collect();
+    let pinned: Value = serde_json::from_str(include_str!("data/jinja2.json")).unwrap();
+    let cases = pinned["cases"].as_array().unwrap().iter();
+    sources.extend(cases.map(|case| case["template"].as_str().unwrap().to_string()));
+    let variables = pinned["variables"].as_object().unwrap();
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below.max(1)
+    };
+    let scraps = [
+        "{", "}", "%", "'", "\"", "\\", "-", "(", ")", "[", "é", "{{", "%}", "|", ".", ":", "0", "\n", "{#",
+        " if ", "~",
+    ];
+    let (mut ran, mut failed) = (0, 0);
+    for round in 0..1500 {
+        let mut chars: Vec<char> = sources[round % sources.len()].chars().collect();
+        for _ in 0..=random(3) {
+            let (at, len) = (random(chars.len()), random(6));
+            let end = (at + len).min(chars.len());
+            match random(3) {
+                0 => drop(chars.drain(at..end)),
+                1 => drop(chars.splice(at..at, scraps[random(scraps.len())].chars())),
+                _ => {
+                    let copy = chars[at..end].to_vec();
+                    let to = random(chars.len());
+                    drop(chars.splice(to..to, copy));
+                }
+            }
+        }
+        let source: String = chars.into_iter().collect();
+        let input = RenderInput {
+            extra: variables.clone(),
+            ..special_input(json!([{ "role": "user", "content": "é<|im_end|>" }]))
+        };
+        match Template::parse(&source).and_then(|t| t.render(&input)) {
+            Ok(_) => ran += 1,
+            Err(_) => failed += 1,
+        }
+    }
+    assert!(ran > 100 && failed > 100, "{ran} ran, {failed} failed");
 }
 
 const CHAT: &str =

@@ -343,6 +343,7 @@ impl Runtime {
     }
 
     /// `object.name`: Python's attribute first, then the item.
+    #[expect(clippy::unused_self, reason = "called as the other operators are")]
     pub fn attribute(&self, object: &Value, name: &str) -> Res {
         match py(object) {
             Py::Undefined => Err(err(format!("cannot read '{name}' of a value that is not defined"))),

@@ -73,7 +73,7 @@ pub fn fold_system(messages: &Value) -> Value {
     let mut rest = rest.to_vec();
     match rest.iter_mut().find(|m| is(m, &["user"])).and_then(|m| m.get_mut("content")) {
         Some(Value::Array(parts)) => {
-            parts.insert(0, json!({ "type": "text", "text": format!("{system}\n\n") }))
+            parts.insert(0, json!({ "type": "text", "text": format!("{system}\n\n") }));
         }
         Some(content) => *content = Value::String(format!("{system}\n\n{}", text_of(content))),
         None => rest.insert(0, json!({ "role": "user", "content": system })),
