@@ -46,18 +46,31 @@ pub(super) struct Candidates {
 impl Candidates {
     /// Starts over with the whole vocabulary.
     pub(super) fn fill(&mut self, logits: &[f32]) -> Result<(), Error> {
+        // Without a branch per logit, so that both loops run as vectors.
+        let (mut bad, mut finite) = (false, false);
+        for &logit in logits {
+            bad |= logit.is_nan() || logit == f32::INFINITY;
+            finite |= logit != f32::NEG_INFINITY;
+        }
+        if bad {
+            let wrong = |l: &f32| l.is_nan() || *l == f32::INFINITY;
+            let found = logits.iter().enumerate().find(|(_, l)| wrong(l));
+            return Err(
+                found.map_or(Error::NothingLeft, |(id, &value)| Error::Logit { token: id as u32, value })
+            );
+        }
+        if !finite {
+            return Err(Error::NothingLeft);
+        }
         self.data.clear();
+        self.data.extend((0u32..).zip(logits).map(|(id, &logit)| Candidate {
+            id,
+            logit: logit + 0.0,
+            p: 0.0,
+        }));
         self.sorted = 0;
         self.by_id = true;
-        let mut finite = false;
-        for (id, &logit) in logits.iter().enumerate() {
-            if logit.is_nan() || logit == f32::INFINITY {
-                return Err(Error::Logit { token: id as u32, value: logit });
-            }
-            finite |= logit != f32::NEG_INFINITY;
-            self.data.push(Candidate { id: id as u32, logit: logit + 0.0, p: 0.0 });
-        }
-        if finite { Ok(()) } else { Err(Error::NothingLeft) }
+        Ok(())
     }
 
     pub(super) fn as_slice(&self) -> &[Candidate] {
@@ -106,7 +119,8 @@ impl Candidates {
         if self.sorted > 0 {
             return self.data.first().copied();
         }
-        self.data.iter().min_by(|a, b| by_logit(a, b)).copied()
+        let max = self.data.iter().fold(f32::NEG_INFINITY, |max, c| max.max(c.logit));
+        self.data.iter().filter(|c| c.logit == max).min_by_key(|c| c.id).copied()
     }
 
     /// Computes `p` of every candidate, the softmax of the logits, and returns ln of the sum of exp(logit), so
@@ -145,17 +159,18 @@ impl Candidates {
             self.by_id = false;
             let cap = k.saturating_mul(4);
             // The front holds the best seen so far, in no order, and is cut back to k whenever it is full.
-            let (mut front, mut bar) = (0, None::<Candidate>);
+            let (mut front, mut bar) = (0, f32::NEG_INFINITY);
             for i in 0..self.data.len() {
                 let c = self.data[i];
-                if bar.is_some_and(|bar| by_logit(&c, &bar) == Ordering::Greater) {
+                // An equal is let through: its id decides at the next cut.
+                if c.logit < bar {
                     continue;
                 }
                 self.data[front] = c;
                 front += 1;
                 if front >= cap {
                     let (_, worst, _) = self.data[..front].select_nth_unstable_by(k - 1, by_logit);
-                    bar = Some(*worst);
+                    bar = worst.logit;
                     front = k;
                 }
             }

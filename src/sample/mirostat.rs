@@ -54,12 +54,11 @@ fn surprise(p: f32) -> f32 {
 /// With the exponent s = sum(t b) / sum(t^2), t = ln((i+2)/(i+1)), b = ln(p_i / p_(i+1)) over the sorted tokens,
 /// and e = s - 1: k = (e * 2^mu / (1 - N^-e)) ^ (1/s), cut to a whole number, at least 1.
 fn zipf_k(candidates: &Candidates, n_vocab: usize, mu: f32) -> usize {
-    let likely = candidates.as_slice().iter().take(ZIPF_TOKENS).filter(|c| c.logit.is_finite());
-    let logits: Vec<f64> = likely.map(|c| f64::from(c.logit)).collect();
+    let top = &candidates.as_slice()[..candidates.len().min(ZIPF_TOKENS)];
     let (mut tb, mut tt) = (0.0, 0.0);
-    for (i, pair) in logits.windows(2).enumerate() {
+    for (i, pair) in top.windows(2).enumerate().filter(|(_, pair)| pair[1].logit.is_finite()) {
         let t = libm::log((i + 2) as f64 / (i + 1) as f64);
-        tb += t * (pair[0] - pair[1]);
+        tb += t * (f64::from(pair[0].logit) - f64::from(pair[1].logit));
         tt += t * t;
     }
     if tt == 0.0 {

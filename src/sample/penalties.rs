@@ -21,7 +21,9 @@ pub(super) struct Penalties {
 
 impl Penalties {
     pub(super) fn new(params: &Params) -> Self {
-        Penalties { window: Window::new(params.repeat_last_n), counts: FxHashMap::default() }
+        // Off, they need not remember anything.
+        let last_n = if is_off(params) { 0 } else { params.repeat_last_n };
+        Penalties { window: Window::new(last_n), counts: FxHashMap::default() }
     }
 
     pub(super) fn accept(&mut self, token: u32) {
@@ -45,7 +47,7 @@ impl Penalties {
         let Params {
             repeat_penalty: repeat, presence_penalty: presence, frequency_penalty: frequency, ..
         } = *params;
-        if repeat == 1.0 && presence == 0.0 && frequency == 0.0 {
+        if is_off(params) {
             return;
         }
         candidates.adjust(&self.counts, |logit, &n| {
@@ -54,6 +56,10 @@ impl Penalties {
             clamp_finite(clamp_finite(scaled) - clamp_finite(n as f32 * frequency + presence))
         });
     }
+}
+
+fn is_off(params: &Params) -> bool {
+    params.repeat_penalty == 1.0 && params.presence_penalty == 0.0 && params.frequency_penalty == 0.0
 }
 
 #[cfg(test)]
