@@ -209,9 +209,7 @@ impl Engine {
     /// Make sure that a plan for this shape is ready, and put it first.
     fn prepare(&mut self, shape: BatchShape) -> Result<()> {
         if let Some(at) = self.plans.iter().position(|(s, _)| *s == shape) {
-            if let (true, Some(plan)) = (at > 0, self.plans.remove(at)) {
-                self.plans.push_front(plan);
-            }
+            self.plans.swap(0, at);
             return Ok(());
         }
         let backends: Vec<&dyn Backend> = self.devices.iter().map(|d| &*d.backend).collect();
