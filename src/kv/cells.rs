@@ -350,6 +350,9 @@ impl Cells {
     }
 
     fn remove_range(&mut self, seq: usize, positions: Range<u32>) {
+        if positions.is_empty() {
+            return;
+        }
         let spans = &self.seqs[seq];
         let first = spans.partition_point(|span| span.end() <= positions.start);
         let last = spans.partition_point(|span| span.pos < positions.end).max(first);
@@ -377,3 +380,7 @@ fn clip(span: Span, positions: &Range<u32>) -> Option<Span> {
     let (from, to) = (span.pos.max(positions.start), span.end().min(positions.end));
     (from < to).then(|| Span { start: span.cell(from), len: to - from, pos: from })
 }
+
+#[cfg(test)]
+#[path = "cells_tests.rs"]
+mod tests;
