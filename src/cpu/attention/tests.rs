@@ -1,6 +1,7 @@
 //! Attention against a naive oracle in f64, and the independence of a token's bits from everything around it.
 
 use super::*;
+use crate::cpu::isa::Isa;
 use crate::kv::random::Random;
 use crate::kv::{Cells, KvFormat, SeqPos, Visible};
 
@@ -69,7 +70,12 @@ struct Cache {
 }
 
 impl Cache {
+    /// For the best instruction set of this machine.
     fn new(shape: &Shape, capacity: u32) -> Cache {
+        Cache::with(Isa::detect(), shape, capacity)
+    }
+
+    fn with(isa: Isa, shape: &Shape, capacity: u32) -> Cache {
         let bytes =
             |format: KvFormat, d| vec![0xAA; shape.n_head_kv * capacity as usize * format.row_bytes(d)];
         Cache {
@@ -77,7 +83,7 @@ impl Cache {
             cells: Cells::new(capacity, 8),
             k: bytes(shape.formats.0, shape.d_k),
             v: bytes(shape.formats.1, shape.d_v),
-            work: Work::default(),
+            work: Work::new(isa),
             scratch: Scratch::default(),
             visible: Visible::default(),
             order: Random::new(99),
@@ -145,6 +151,15 @@ impl Cache {
     fn oracle(&self, batch: &[SeqPos]) -> Vec<f64> {
         let shape = &self.shape;
         let (k, v) = self.rows();
+        let decoded = |rows: &KvRows| -> Vec<Vec<f64>> {
+            let decode = |i: usize| {
+                let mut row = vec![0.0; rows.dim];
+                rows.decode(i / rows.capacity, (i % rows.capacity) as u32, &mut row);
+                row.into_iter().map(f64::from).collect()
+            };
+            (0..shape.n_head_kv * rows.capacity).map(decode).collect()
+        };
+        let (k, v) = (decoded(&k), decoded(&v));
         let mut out = Vec::new();
         for at in batch {
             let q = token(shape, *at).0;
@@ -160,15 +175,11 @@ impl Cache {
             for head in 0..shape.n_head {
                 let kv_head = head / (shape.n_head / shape.n_head_kv);
                 let q: Vec<f64> = q[head * shape.d_k..][..shape.d_k].iter().map(|x| f64::from(*x)).collect();
-                let row = |rows: &KvRows, cell| {
-                    let mut row = vec![0.0; rows.dim];
-                    rows.decode(kv_head, cell, &mut row);
-                    row.into_iter().map(f64::from).collect::<Vec<_>>()
-                };
+                let row = |cell: u32| kv_head * self.cells.capacity() + cell as usize;
                 let scores: Vec<f64> = cells
                     .iter()
                     .map(|cell| {
-                        let dot: f64 = row(&k, *cell).iter().zip(&q).map(|(a, b)| a * b).sum();
+                        let dot: f64 = k[row(*cell)].iter().zip(&q).map(|(a, b)| a * b).sum();
                         let s = dot * f64::from(shape.scale);
                         shape.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
                     })
@@ -178,7 +189,7 @@ impl Cache {
                 let sum: f64 = scores.iter().copied().chain(sink).map(|s| (s - max).exp()).sum();
                 let mut result = vec![0.0; shape.d_v];
                 for (cell, s) in cells.iter().zip(&scores) {
-                    for (r, x) in result.iter_mut().zip(row(&v, *cell)) {
+                    for (r, x) in result.iter_mut().zip(&v[row(*cell)]) {
                         *r += (s - max).exp() / sum * x;
                     }
                 }
@@ -220,10 +231,12 @@ fn one_token_gets_its_own_value() {
 fn prompts_agree_with_the_oracle_for_every_group_and_head_size() {
     for (n_head, n_head_kv) in [(2, 2), (4, 2), (4, 1), (8, 1)] {
         for (d_k, d_v) in [(32, 32), (40, 40), (72, 72), (80, 80), (64, 96), (128, 128), (96, 33)] {
-            let mut cache = Cache::new(&Shape::of(n_head, n_head_kv, d_k, d_v), 256);
-            cache.check(&seq(0, 0..75));
-            cache.check(&seq(0, 75..76));
-            cache.check(&seq(0, 76..140));
+            for isa in Isa::all_available() {
+                let mut cache = Cache::with(isa, &Shape::of(n_head, n_head_kv, d_k, d_v), 256);
+                cache.check(&seq(0, 0..75));
+                cache.check(&seq(0, 75..76));
+                cache.check(&seq(0, 76..140));
+            }
         }
     }
 }

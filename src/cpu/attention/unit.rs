@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::tile::{Kernels, exp};
+use super::tile::Kernels;
 use super::{AttentionParams, KvRows, SPLIT, TILE};
+use crate::cpu::vector::Vector;
 use crate::kv::{Span, View};
 
 /// Rows that are decoded at a time: 16 rows of 128 values are 8 KiB and stay in the first-level cache.
@@ -48,7 +49,7 @@ impl State {
             return;
         }
         let both = self.max[query].max(max);
-        let (old, new) = (exp(self.max[query] - both), exp(max - both));
+        let (old, new) = ((self.max[query] - both).exp(), (max - both).exp());
         self.max[query] = both;
         self.sum[query] = self.sum[query] * old + sum * new;
         for (a, b) in self.acc[query * d_v..][..d_v].iter_mut().zip(acc) {
@@ -66,8 +67,8 @@ impl State {
         let mut factor = 1.0;
         if let Some(sink) = p.sinks.and_then(|sinks| sinks.get(head)) {
             let both = max.max(*sink);
-            factor = exp(max - both);
-            sum = sum * factor + exp(sink - both);
+            factor = (max - both).exp();
+            sum = sum * factor + (sink - both).exp();
         }
         let factor = factor / sum;
         for a in acc.iter_mut() {
@@ -81,6 +82,7 @@ impl State {
 pub(super) struct Unit<'a> {
     pub params: &'a AttentionParams<'a>,
     pub kernels: &'static Kernels,
+    pub vector: &'static Vector,
     /// `[d_k, n_head, n]` of all tokens of the batch.
     pub q: &'a [f32],
     pub k: &'a KvRows<'a>,
@@ -179,7 +181,7 @@ impl Unit<'_> {
                 }
                 for query in self.queries_of(t) {
                     let scores = &mut scratch.scores[query * TILE as usize..][range.clone()];
-                    (self.kernels.scores)(self.q(query), &scratch.rows[here.start * d..here.end * d], scores);
+                    self.kernels.scores(self.q(query), &scratch.rows[here.start * d..here.end * d], scores);
                 }
             }
         }
@@ -189,24 +191,20 @@ impl Unit<'_> {
     fn weigh(&self, query: usize, range: Range<usize>, scratch: &mut Scratch) {
         let p = self.params;
         let scores = &mut scratch.scores[query * TILE as usize..][range];
-        let mut largest = f32::NEG_INFINITY;
-        for s in scores.iter_mut() {
-            *s *= p.scale;
-            if let Some(cap) = p.softcap {
+        self.vector.scale(scores, p.scale);
+        if let Some(cap) = p.softcap {
+            for s in scores.iter_mut() {
                 *s = cap * (*s / cap).tanh();
             }
-            largest = largest.max(*s);
         }
         let state = &mut scratch.split;
-        let max = state.max[query].max(largest);
-        let factor = exp(state.max[query] - max);
+        let max = state.max[query].max(self.vector.max(scores));
+        let factor = (state.max[query] - max).exp();
         state.max[query] = max;
-        let sum = (self.kernels.exp_sum)(scores, max);
+        let sum = self.vector.exp_sum(scores, max);
         state.sum[query] = state.sum[query] * factor + sum;
         if factor != 1.0 {
-            for a in &mut state.acc[query * p.d_v..][..p.d_v] {
-                *a *= factor;
-            }
+            self.vector.scale(&mut state.acc[query * p.d_v..][..p.d_v], factor);
         }
     }
 
@@ -225,7 +223,7 @@ impl Unit<'_> {
                 for query in self.queries_of(t) {
                     let weights = &scratch.scores[query * TILE as usize..][range.clone()];
                     let acc = &mut scratch.split.acc[query * d..][..d];
-                    (self.kernels.accumulate)(weights, &scratch.rows[here.start * d..here.end * d], acc);
+                    self.kernels.accumulate(weights, &scratch.rows[here.start * d..here.end * d], acc);
                 }
             }
         }

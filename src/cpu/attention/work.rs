@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::tile::REFERENCE;
+use super::tile::{Kernels, kernels};
 use super::unit::{Scratch, Unit, positions};
 use super::{AttentionParams, KvRows, SPLIT};
+use crate::cpu::isa::Isa;
+use crate::cpu::vector::{Vector, vector};
 use crate::kv::Visible;
 
 /// Queries of a unit at most (one token's group where that is more): their sums share a second-level cache with the rows.
@@ -34,8 +36,9 @@ struct Tokens {
 
 /// The plan of an attention for one batch, with the memory that its chunks share. It is made anew for every batch, without
 /// giving memory back, and does not depend on the number of threads.
-#[derive(Debug, Default)]
 pub struct Work {
+    kernels: &'static Kernels,
+    vector: &'static Vector,
     tiles: Vec<Tokens>,
     chunks: usize,
     /// Whether splits are chunks of their own.
@@ -47,6 +50,22 @@ pub struct Work {
 }
 
 impl Work {
+    /// An empty plan for an instruction set.
+    ///
+    /// # Panics
+    /// Where this machine does not have it.
+    pub fn new(isa: Isa) -> Work {
+        Work {
+            kernels: kernels(isa),
+            vector: vector(isa),
+            tiles: Vec::new(),
+            chunks: 0,
+            apart: false,
+            partials: Vec::new(),
+            done: Vec::new(),
+        }
+    }
+
     /// Cut the attention of a batch into chunks; gives their number.
     pub fn prepare(&mut self, visible: &Visible, params: &AttentionParams) -> usize {
         let group = params.group();
@@ -121,7 +140,8 @@ impl Work {
         let head = if self.apart { within / splits } else { within };
         let views = &visible.tokens[tokens.first..tokens.first + tokens.n];
         let spans = views.first().map_or(&[][..], |view| visible.list(view.list));
-        let unit = Unit { params, kernels: &REFERENCE, q, k, v, head, first: tokens.first, views, spans };
+        let (kernels, vector) = (self.kernels, self.vector);
+        let unit = Unit { params, kernels, vector, q, k, v, head, first: tokens.first, views, spans };
         let queries = unit.queries();
         let d_v = params.d_v;
         if self.apart && splits > 1 {

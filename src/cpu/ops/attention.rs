@@ -33,7 +33,7 @@ pub(super) fn step(p: &Planner, n_head: usize, scale: f32, softcap: Option<f32>)
         Ok((format, unsafe { Src::new(buffer.ptr(), bytes) }))
     };
     Ok(Box::new(Attention {
-        work: Work::default(),
+        work: Work::new(p.backend.isa()),
         params: AttentionParams { n_head, n_head_kv, d_k, d_v, scale, softcap, sinks: None },
         window,
         q: p.src(0)?,
