@@ -55,7 +55,7 @@ mod tests {
             let (base, i) = (i / 32 * 32, i % 32);
             let sum: f64 = (0..32)
                 .map(|j: usize| {
-                    f64::from(row[base + j]) * if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 }
+                    f64::from(row[base + j]) * if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 }
                 })
                 .sum();
             assert!((f64::from(*x) - sum / 32f64.sqrt()).abs() < 1e-5);

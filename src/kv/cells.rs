@@ -177,7 +177,10 @@ impl Cells {
     fn place(&self, last: Option<Span>) -> Option<u32> {
         let next = last.map_or(0, |span| span.start + span.len);
         let is_free = |cell: u32| self.owners.get(cell as usize) == Some(&0);
-        if last.is_some() && is_free(next) && (next % PAGE != 0 || self.pages[(next / PAGE) as usize] == 0) {
+        if last.is_some()
+            && is_free(next)
+            && (!next.is_multiple_of(PAGE) || self.pages[(next / PAGE) as usize] == 0)
+        {
             return Some(next);
         }
         if let Some(page) = self.pages.iter().position(|used| *used == 0) {
