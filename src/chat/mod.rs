@@ -1,3 +1,6 @@
-//! Conversations: templates, the interactive session, and transcripts.
+//! Conversations: templates, generation, the interactive session, and transcripts.
 
+pub mod conversation;
+pub mod generate;
 pub mod template;
+pub mod text;
