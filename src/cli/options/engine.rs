@@ -125,31 +125,10 @@ fn overrides(args: &OverrideArgs) -> Result<(Rope, Vec<(String, OwnedValue)>), F
     if rope.scaling.as_deref() == Some("none") && rope.scale.is_some() {
         return Err(Failure::usage("--rope-scale has no effect with --rope-scaling none"));
     }
-    Ok((rope, args.override_kv.iter().map(|text| override_kv(text)).collect::<Result<_, _>>()?))
-}
-
-/// Read `KEY=TYPE:VALUE` of `--override-kv`.
-///
-/// # Errors
-/// The text has another form.
-pub fn override_kv(text: &str) -> Result<(String, OwnedValue), Failure> {
-    let bad = |why: &str| Failure::usage(format!("--override-kv {text}: {why}"));
-    let (key, rest) =
-        text.split_once('=').filter(|(k, _)| !k.is_empty()).ok_or_else(|| bad("not KEY=TYPE:VALUE"))?;
-    let (ty, value) = rest.split_once(':').ok_or_else(|| bad("not KEY=TYPE:VALUE"))?;
-    let value = match ty {
-        "int" => OwnedValue::I64(value.parse().map_err(|_| bad("the value is no integer"))?),
-        "float" => {
-            let float: f64 = value.parse().map_err(|_| bad("the value is no number"))?;
-            OwnedValue::F64(
-                Some(float).filter(|f| f.is_finite()).ok_or_else(|| bad("the value is not finite"))?,
-            )
-        }
-        "bool" => OwnedValue::Bool(value.parse().map_err(|_| bad("the value is neither true nor false"))?),
-        "str" => OwnedValue::String(value.to_owned()),
-        _ => return Err(bad("the type is none of int, float, bool, str")),
-    };
-    Ok((key.to_owned(), value))
+    let pairs = args.override_kv.iter().map(|text| {
+        chaski_gguf::parse_override(text).map_err(|error| Failure::usage(format!("--override-kv: {error}")))
+    });
+    Ok((rope, pairs.collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]
@@ -162,23 +141,6 @@ mod tests {
         assert_eq!(threads("-t", Some(-1)).unwrap(), None);
         for bad in [0, -2, 1_000_000] {
             assert!(threads("-t", Some(bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn overrides_are_typed() {
-        let cases = [
-            ("a.b=int:-3", OwnedValue::I64(-3)),
-            ("a.b=float:0.5", OwnedValue::F64(0.5)),
-            ("a.b=bool:true", OwnedValue::Bool(true)),
-            ("a.b=str:x=y:z", OwnedValue::String("x=y:z".into())),
-        ];
-        for (text, wanted) in cases {
-            assert_eq!(override_kv(text).unwrap(), ("a.b".into(), wanted), "{text}");
-        }
-        for bad in ["", "a", "a=1", "=int:1", "a=int:x", "a=float:nan", "a=float:inf", "a=bool:1", "a=i32:1"]
-        {
-            assert!(override_kv(bad).is_err(), "{bad}");
         }
     }
 }
