@@ -7,6 +7,7 @@ mod devices;
 
 pub mod exit;
 
+mod file;
 mod inspect;
 pub mod interrupt;
 
@@ -14,6 +15,10 @@ mod man;
 
 pub mod options;
 pub mod output;
+mod progress;
+mod template;
+mod tokenize;
+mod verify;
 
 mod show;
 mod version;
@@ -79,15 +84,14 @@ fn end(result: anyhow::Result<()>, color: bool) -> Exit {
 
 /// The dispatch: one line a command.
 fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
-    let _ = terminal;
     match command {
         Command::Chat(args) => Err(conversation_not_built(&args.model, &args.engine)),
         Command::Run(args) => Err(conversation_not_built(&args.model, &args.engine)),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Verify(args) => Err(not_built(&args.model, "verify")),
+        Command::Verify(args) => verify::run(&args, terminal),
         Command::Logits(args) => Err(not_built(&args.model, "logits")),
-        Command::Tokenize(_) => Err(Failure::usage("tokenize is not built yet").into()),
-        Command::Template(_) => Err(Failure::usage("template is not built yet").into()),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Template(args) => template::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

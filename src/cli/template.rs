@@ -27,8 +27,8 @@ pub(super) fn run(args: &TemplateArgs) -> anyhow::Result<()> {
     };
     let source = if is_gguf(&path)? {
         let gguf = file::open(&path, true, &[])?;
-        input.bos_token = token_text(&gguf, keys::BOS_TOKEN_ID)?;
-        input.eos_token = token_text(&gguf, keys::EOS_TOKEN_ID)?;
+        input.bos_token = token_text(&gguf, keys::TOKENIZER_BOS_ID)?;
+        input.eos_token = token_text(&gguf, keys::TOKENIZER_EOS_ID)?;
         model_template(&gguf, tools.is_some())?
             .ok_or_else(|| Failure::input(format!("{} has no chat template (tokenizer.chat_template)", path.display())))?
     } else {
@@ -57,7 +57,7 @@ pub(super) fn model_template(gguf: &Gguf, tools: bool) -> anyhow::Result<Option<
 /// The text of the token that this key names, from the vocabulary itself: no tokenizer that could be run is needed. Empty if
 /// there is none.
 fn token_text(gguf: &Gguf, key: &str) -> anyhow::Result<String> {
-    let (Some(id), Some(tokens)) = (gguf.token_id(key)?, gguf.string_array(keys::TOKENS)?) else {
+    let (Some(id), Some(tokens)) = (gguf.token_id(key)?, gguf.string_array(keys::TOKENIZER_TOKENS)?) else {
         return Ok(String::new());
     };
     let token = tokens.strings().and_then(|mut all| all.nth(id as usize));

@@ -65,7 +65,7 @@ fn check(path: &Path, terminal: Terminal, say: &mut dyn FnMut(Passed) -> anyhow:
     let model = Model::new(gguf.clone(), &RopeOptions::default()).map_err(|error| file::named(path, error))?;
     let (rows, weights) = (model.hparams().n_vocab, model.weights().list().len());
     if let Some(tokens) = tokens.filter(|tokens| *tokens > rows) {
-        let why = format!("{}: {} has {tokens} tokens, the embedding only {rows} rows", path.display(), keys::TOKENS);
+        let why = format!("{}: {} has {tokens} tokens, the embedding only {rows} rows", path.display(), keys::TOKENIZER_TOKENS);
         return Err(Failure::input(why).into());
     }
     say(("model", format!("{}: {weights} weights, every shape as the metadata asks", model.arch())))?;

@@ -188,8 +188,9 @@ pub struct TokenizeArgs {
     /// Control tokens written in the text are plain text; user-defined tokens still match
     #[arg(long)]
     pub no_special: bool,
-    /// The other way round: the text is ids, separated by spaces or commas
-    #[arg(long, conflicts_with_all = ["ids", "no_bos", "no_special"])]
+    /// The other way round: the text is ids, separated by spaces or commas; a BOS or EOS put around them by tokenizing is
+    /// not shown (with --no-bos there is none), control tokens are shown by name (with --no-special not at all)
+    #[arg(long, conflicts_with = "ids")]
     pub detokenize: bool,
 }
 

@@ -5,6 +5,9 @@ use chaski_gguf::OwnedValue;
 use super::gpu::check_no_gpu;
 use crate::cli::args::{EngineArgs, OverrideArgs};
 use crate::cli::exit::Failure;
+use crate::cpu::isa::{Isa, IsaError};
+use crate::kv::format::UnknownKvFormat;
+use crate::kv::KvFormat;
 use crate::machine;
 
 /// The size of the context.
@@ -47,14 +50,16 @@ pub struct EngineOptions {
     pub batch: usize,
     /// Physical batch in tokens, at most `batch`.
     pub ubatch: usize,
+    /// How K and V rows are kept.
+    pub kv: (KvFormat, KvFormat),
     /// Threads while decoding.
     pub threads: usize,
     /// Threads while reading a prompt.
     pub threads_batch: usize,
     /// Float activations everywhere.
     pub cpu_exact: bool,
-    /// The name of the best kernel set allowed.
-    pub isa: Option<String>,
+    /// The kernel set: the best of this machine, or a lesser one.
+    pub isa: Isa,
     /// Whether weights may be repacked at load.
     pub repack: bool,
     /// Whether the file is mapped instead of read.
@@ -88,10 +93,11 @@ impl EngineOptions {
             context: context(args.batch.ctx_size),
             batch: batch as usize,
             ubatch: ubatch.min(batch) as usize,
+            kv: (cache_format("--cache-type-k", &args.batch.cache_type_k)?, cache_format("--cache-type-v", &args.batch.cache_type_v)?),
             threads,
             threads_batch,
             cpu_exact: args.cpu.cpu_exact,
-            isa: args.cpu.isa.clone(),
+            isa: isa(args.cpu.isa.as_deref())?,
             repack: !args.cpu.no_repack,
             mmap: !args.cpu.no_mmap,
             mlock: args.cpu.mlock,
@@ -100,6 +106,21 @@ impl EngineOptions {
             overrides,
         })
     }
+}
+
+/// The format of a cache by its name on the command line.
+///
+/// # Errors
+/// No format has this name.
+pub fn cache_format(flag: &str, name: &str) -> Result<KvFormat, Failure> {
+    name.parse().map_err(|error: UnknownKvFormat| Failure::usage(format!("{flag}: {error}")))
+}
+
+/// The kernel set: the best of this machine, or the one asked for where the machine has it.
+fn isa(name: Option<&str>) -> Result<Isa, Failure> {
+    let Some(name) = name else { return Ok(Isa::detect()) };
+    let isa: Isa = name.parse().map_err(|error: IsaError| Failure::usage(format!("--isa: {error}")))?;
+    isa.require().map_err(|error| Failure::usage(format!("--isa: {error}")))
 }
 
 /// A number of threads; none for llama.cpp's -1, the default.
