@@ -10,6 +10,8 @@ pub mod exit;
 mod file;
 mod inspect;
 pub mod interrupt;
+pub mod load;
+mod logits;
 
 mod man;
 
@@ -89,7 +91,7 @@ fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
         Command::Run(args) => Err(conversation_not_built(&args.model, &args.engine)),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args, terminal),
-        Command::Logits(args) => Err(not_built(&args.model, "logits")),
+        Command::Logits(args) => logits::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Devices(args) => devices::run(&args),
@@ -102,10 +104,6 @@ fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
 fn conversation_not_built(model: &args::ModelArgs, engine: &args::EngineArgs) -> anyhow::Error {
     let checked = model.path().and_then(|_| options::EngineOptions::new(engine));
     checked.map_or_else(Into::into, |_| Failure::usage("chat and run are not built yet").into())
-}
-
-fn not_built(model: &args::ModelArgs, name: &str) -> anyhow::Error {
-    model.path().map_or_else(Into::into, |_| Failure::usage(format!("{name} is not built yet")).into())
 }
 
 fn no_model() -> anyhow::Error {

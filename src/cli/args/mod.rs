@@ -230,7 +230,7 @@ pub struct LogitsArgs {
     #[allow(missing_docs)]
     pub model: ModelArgs,
     /// The token ids to evaluate, no other is added: 1,2,3
-    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true, allow_negative_numbers = true)]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true, value_parser = token_id)]
     pub tokens: Vec<u32>,
     /// The file to write: raw little-endian f32, n_tokens x n_vocab
     #[arg(short, long, value_name = "FILE")]
@@ -266,3 +266,8 @@ pub struct ManArgs {
 
 /// The commands of the contract that later versions bring: named, so that nobody takes them for a file.
 pub const NOT_BUILT_YET: &[&str] = &["bench", "perplexity", "quantize", "imatrix", "compare", "embed"];
+
+/// A token id, with spaces around it passed over: `1, 2, 3` is typed as often as `1,2,3`.
+fn token_id(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| "not a token id".to_owned())
+}

@@ -9,6 +9,7 @@ use crate::cpu::isa::{Isa, IsaError};
 use crate::kv::format::UnknownKvFormat;
 use crate::kv::KvFormat;
 use crate::machine;
+use crate::model::{KvChoice, RopeOptions};
 
 /// The size of the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +31,6 @@ pub fn context(ctx_size: Option<u32>) -> Context {
     }
 }
 
-/// RoPE parameters that stand above the file's; none = the file's own.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Rope {
-    /// `none`, `linear` or `yarn`
-    pub scaling: Option<String>,
-    /// The factor by which the context grows.
-    pub scale: Option<f32>,
-    /// The base frequency.
-    pub freq_base: Option<f32>,
-}
-
 /// How a model is loaded and evaluated, ready for the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineOptions {
@@ -51,7 +41,7 @@ pub struct EngineOptions {
     /// Physical batch in tokens, at most `batch`.
     pub ubatch: usize,
     /// How K and V rows are kept.
-    pub kv: (KvFormat, KvFormat),
+    pub kv: KvChoice,
     /// Threads while decoding.
     pub threads: usize,
     /// Threads while reading a prompt.
@@ -60,8 +50,6 @@ pub struct EngineOptions {
     pub cpu_exact: bool,
     /// The kernel set: the best of this machine, or a lesser one.
     pub isa: Isa,
-    /// Whether weights may be repacked at load.
-    pub repack: bool,
     /// Whether the file is mapped instead of read.
     pub mmap: bool,
     /// Whether weights are locked in RAM.
@@ -69,7 +57,7 @@ pub struct EngineOptions {
     /// Whether every node is watched for NaN and infinity.
     pub check: bool,
     /// RoPE parameters that stand above the file's.
-    pub rope: Rope,
+    pub rope: RopeOptions,
     /// Metadata values that stand above the file's.
     pub overrides: Vec<(String, OwnedValue)>,
 }
@@ -81,6 +69,9 @@ impl EngineOptions {
     /// A value that makes no sense, or a flag that asks for a GPU.
     pub fn new(args: &EngineArgs) -> Result<EngineOptions, Failure> {
         check_no_gpu(&args.gpu)?;
+        if args.cpu.no_repack {
+            tracing::warn!("--no-repack has no effect: this build uses every weight in the file's own layout");
+        }
         let batch = args.batch.batch_size;
         let ubatch = args.batch.ubatch_size.unwrap_or(512);
         if ubatch > batch && args.batch.ubatch_size.is_some() {
@@ -93,12 +84,12 @@ impl EngineOptions {
             context: context(args.batch.ctx_size),
             batch: batch as usize,
             ubatch: ubatch.min(batch) as usize,
-            kv: (cache_format("--cache-type-k", &args.batch.cache_type_k)?, cache_format("--cache-type-v", &args.batch.cache_type_v)?),
+            kv: KvChoice::new(
+cache_format("--cache-type-k", &args.batch.cache_type_k)?, cache_format("--cache-type-v", &args.batch.cache_type_v)?),
             threads,
             threads_batch,
             cpu_exact: args.cpu.cpu_exact,
             isa: isa(args.cpu.isa.as_deref())?,
-            repack: !args.cpu.no_repack,
             mmap: !args.cpu.no_mmap,
             mlock: args.cpu.mlock,
             check: args.cpu.check,
@@ -133,12 +124,12 @@ fn threads(flag: &str, given: Option<i32>) -> Result<Option<usize>, Failure> {
     }
 }
 
-fn overrides(args: &OverrideArgs) -> Result<(Rope, Vec<(String, OwnedValue)>), Failure> {
+fn overrides(args: &OverrideArgs) -> Result<(RopeOptions, Vec<(String, OwnedValue)>), Failure> {
     let positive = |flag: &str, value: Option<f32>| match value {
         Some(v) if v <= 0.0 => Err(Failure::usage(format!("{flag} {v}: not above 0"))),
         other => Ok(other),
     };
-    let rope = Rope {
+    let rope = RopeOptions {
         scaling: args.rope_scaling.clone(),
         scale: positive("--rope-scale", args.rope_scale)?,
         freq_base: positive("--rope-freq-base", args.rope_freq_base)?,

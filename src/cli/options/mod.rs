@@ -8,7 +8,7 @@ mod sampling;
 use std::path::PathBuf;
 
 pub use conversation::{Conversation, TemplateChoice};
-pub use engine::{Context, EngineOptions, Rope, cache_format, context};
+pub use engine::{Context, EngineOptions, cache_format, context};
 pub use gpu::{check_no_gpu, parse_size};
 pub use sampling::Generation;
 
