@@ -42,6 +42,8 @@ pub(super) fn read_stdin(what: &str) -> Result<Vec<u8>, Failure> {
         tracing::info!("reading {what} from the terminal; Ctrl-D ends it");
     }
     let mut bytes = Vec::new();
-    stdin.read_to_end(&mut bytes).map_err(|e| Failure::failed(format!("cannot read {what} from standard input")).because(e))?;
+    stdin
+        .read_to_end(&mut bytes)
+        .map_err(|e| Failure::failed(format!("cannot read {what} from standard input")).because(e))?;
     Ok(bytes)
 }

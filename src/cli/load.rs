@@ -49,7 +49,9 @@ pub fn load(path: &Path, options: &EngineOptions, n_ctx: Option<usize>) -> anyho
     };
     let trained = model.hparams().n_ctx_train;
     if n_ctx > trained {
-        tracing::warn!("a context of {n_ctx} tokens is more than the {trained} that the model was trained for");
+        tracing::warn!(
+            "a context of {n_ctx} tokens is more than the {trained} that the model was trained for"
+        );
     }
     let with = engine_options(options, n_ctx);
     let plan = plan_memory(&model, &with)?;
@@ -96,7 +98,11 @@ pub fn engine_options(options: &EngineOptions, n_ctx: usize) -> engine::EngineOp
 ///
 /// # Errors
 /// The model's graph cannot be built.
-pub fn choose_context(model: &Model, options: &EngineOptions, memory: Option<&Memory>) -> anyhow::Result<usize> {
+pub fn choose_context(
+    model: &Model,
+    options: &EngineOptions,
+    memory: Option<&Memory>,
+) -> anyhow::Result<usize> {
     let trained = model.hparams().n_ctx_train;
     let wanted = match options.context {
         Context::Tokens(tokens) => return Ok(tokens as usize),
@@ -161,7 +167,12 @@ fn check_memory(
 }
 
 /// The largest context, in steps of 256, whose cache leaves room for the rest; none where not even the least does.
-fn largest_context(plan: &MemoryPlan, n_ctx: usize, options: &EngineOptions, available: u64) -> Option<usize> {
+fn largest_context(
+    plan: &MemoryPlan,
+    n_ctx: usize,
+    options: &EngineOptions,
+    available: u64,
+) -> Option<usize> {
     let per_token = plan.kv / (n_ctx as u64).max(1);
     let room = available.checked_sub(required(plan, options).saturating_sub(plan.kv))?;
     let fits = usize::try_from(room.checked_div(per_token)?).ok()?.min(n_ctx) / LEAST_CONTEXT * LEAST_CONTEXT;
@@ -189,7 +200,9 @@ fn lock(gguf: &Gguf) {
     let total: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
     let mut locked = 0;
     for info in gguf.tensors() {
-        let Some(bytes) = gguf.tensor(&info.name).map(|t| t.bytes).filter(|b| !b.is_empty()) else { continue };
+        let Some(bytes) = gguf.tensor(&info.name).map(|t| t.bytes).filter(|b| !b.is_empty()) else {
+            continue;
+        };
         // SAFETY: the range is that of a live slice; locking changes nothing that it holds. The lock ends with the map.
         if let Err(error) = unsafe { rustix::mm::mlock(bytes.as_ptr().cast_mut().cast(), bytes.len()) } {
             tracing::warn!(
@@ -217,7 +230,8 @@ mod tests {
     use crate::kv::KvFormat;
     use crate::model::{KvChoice, RopeOptions};
 
-    const PLAN: MemoryPlan = MemoryPlan { weights: 1000 << 20, kv: 512 << 20, kv_f16: 512 << 20, compute: 64 << 20 };
+    const PLAN: MemoryPlan =
+        MemoryPlan { weights: 1000 << 20, kv: 512 << 20, kv_f16: 512 << 20, compute: 64 << 20 };
 
     fn options(mmap: bool) -> EngineOptions {
         EngineOptions {
@@ -252,7 +266,10 @@ mod tests {
     fn mapped_weights_may_be_more_than_there_is_but_the_cache_may_not() {
         assert_eq!(refused(true, 576 << 20), None);
         let said = refused(true, 575 << 20).unwrap();
-        assert!(said.contains("576 MiB") && said.contains("575 MiB") && said.contains("-c 3840 would fit"), "{said}");
+        assert!(
+            said.contains("576 MiB") && said.contains("575 MiB") && said.contains("-c 3840 would fit"),
+            "{said}"
+        );
     }
 
     #[test]

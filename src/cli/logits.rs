@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::args::LogitsArgs;
 use super::exit::{Exit, Failure};
+use super::interrupt;
 use super::load;
 use super::options::{Context, EngineOptions};
-use super::interrupt;
 use crate::engine::{BatchToken, Engine};
 
 pub(super) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
@@ -31,7 +31,12 @@ pub(super) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
     write_whole(&args.out, |out| evaluate(&mut engine, &args.tokens, &options, out))
 }
 
-fn evaluate(engine: &mut Engine, ids: &[u32], options: &EngineOptions, out: &mut dyn Write) -> anyhow::Result<()> {
+fn evaluate(
+    engine: &mut Engine,
+    ids: &[u32],
+    options: &EngineOptions,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let batch: Vec<BatchToken> = ids
         .iter()
         .enumerate()
@@ -55,7 +60,8 @@ fn evaluate(engine: &mut Engine, ids: &[u32], options: &EngineOptions, out: &mut
 /// Write a file under a name beside its own, which it takes when it is whole. What is no plain file (a pipe, a device) is
 /// written to as it is.
 fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let cannot = |error: io::Error| Failure::failed(format!("cannot write {}", path.display())).because(error);
+    let cannot =
+        |error: io::Error| Failure::failed(format!("cannot write {}", path.display())).because(error);
     let plain = fs::metadata(path).map_or(true, |m| m.is_file());
     let part = if plain { beside(path) } else { path.to_owned() };
     let mut out = BufWriter::new(File::create(&part).map_err(cannot)?);

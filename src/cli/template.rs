@@ -29,11 +29,13 @@ pub(super) fn run(args: &TemplateArgs) -> anyhow::Result<()> {
         let gguf = file::open(&path, true, &[])?;
         input.bos_token = token_text(&gguf, keys::TOKENIZER_BOS_ID)?;
         input.eos_token = token_text(&gguf, keys::TOKENIZER_EOS_ID)?;
-        model_template(&gguf, tools.is_some())?
-            .ok_or_else(|| Failure::input(format!("{} has no chat template (tokenizer.chat_template)", path.display())))?
+        model_template(&gguf, tools.is_some())?.ok_or_else(|| {
+            Failure::input(format!("{} has no chat template (tokenizer.chat_template)", path.display()))
+        })?
     } else {
-        String::from_utf8(file::read(&path)?)
-            .map_err(|error| Failure::input(format!("{} is no template: it is not UTF-8", path.display())).because(error))?
+        String::from_utf8(file::read(&path)?).map_err(|error| {
+            Failure::input(format!("{} is no template: it is not UTF-8", path.display())).because(error)
+        })?
     };
     input.tools = tools;
     if let Some(bos) = &args.bos {
@@ -61,7 +63,8 @@ fn token_text(gguf: &Gguf, key: &str) -> anyhow::Result<String> {
         return Ok(String::new());
     };
     let token = tokens.strings().and_then(|mut all| all.nth(id as usize));
-    let token = token.ok_or_else(|| Failure::input(format!("{key}: token {id} of a vocabulary of {}", tokens.len)))?;
+    let token = token
+        .ok_or_else(|| Failure::input(format!("{key}: token {id} of a vocabulary of {}", tokens.len)))?;
     Ok(token.to_owned())
 }
 

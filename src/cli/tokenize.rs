@@ -10,8 +10,12 @@ use crate::tokenizer::{EncodeOptions, Tokenizer};
 pub(super) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
     // After -m the first word is the text.
     let (model, text) = match (&args.model_flag, &args.model, &args.text) {
-        (Some(_), Some(_), Some(_)) => return Err(Failure::usage("the model is named twice, or two texts are given").into()),
-        (Some(model), text, None) => (Some(model.clone()), text.as_ref().map(|t| t.as_os_str().as_encoded_bytes().to_vec())),
+        (Some(_), Some(_), Some(_)) => {
+            return Err(Failure::usage("the model is named twice, or two texts are given").into());
+        }
+        (Some(model), text, None) => {
+            (Some(model.clone()), text.as_ref().map(|t| t.as_os_str().as_encoded_bytes().to_vec()))
+        }
         (Some(model), None, Some(text)) => (Some(model.clone()), Some(text.clone().into_bytes())),
         (None, model, text) => (model.clone(), text.clone().map(String::into_bytes)),
     };
@@ -40,7 +44,9 @@ pub(super) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
     }
     let options = EncodeOptions { add_special: !args.no_bos, parse_special: !args.no_special };
     let ids = tokenizer.encode(&text, options);
-    Ok(output::stdout(|out| if args.ids { print_ids(out, &ids) } else { print_table(out, &tokenizer, &ids) })?)
+    Ok(output::stdout(
+        |out| if args.ids { print_ids(out, &ids) } else { print_table(out, &tokenizer, &ids) },
+    )?)
 }
 
 fn print_ids(out: &mut dyn Write, ids: &[u32]) -> io::Result<()> {
@@ -64,11 +70,15 @@ fn print_table(out: &mut dyn Write, tokenizer: &Tokenizer, ids: &[u32]) -> io::R
 /// Ids separated by white space or commas; brackets around them, as other tools print, are passed over.
 fn parse_ids(text: &[u8], n_vocab: usize) -> Result<Vec<u32>, Failure> {
     let text = String::from_utf8_lossy(text);
-    let words = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']')).filter(|word| !word.is_empty());
+    let words = text
+        .split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']'))
+        .filter(|word| !word.is_empty());
     words
         .map(|word| match word.parse::<u32>() {
             Ok(id) if (id as usize) < n_vocab => Ok(id),
-            Ok(id) => Err(Failure::usage(format!("token {id} is not in this vocabulary of {n_vocab} tokens"))),
+            Ok(id) => {
+                Err(Failure::usage(format!("token {id} is not in this vocabulary of {n_vocab} tokens")))
+            }
             Err(_) => Err(Failure::usage(format!("'{}' is no token id", word.escape_debug()))),
         })
         .collect()

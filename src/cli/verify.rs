@@ -1,6 +1,5 @@
 //! `chaski verify`: every check there is, in order; the first bad field ends it with exit code 3.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,19 +35,27 @@ pub(super) fn run(args: &VerifyArgs, terminal: Terminal) -> anyhow::Result<()> {
         Ok(()) => None,
     };
     if args.json {
-        let checks: Vec<_> = passed.iter().map(|(name, found)| json!({ "check": name, "found": found })).collect();
+        let checks: Vec<_> =
+            passed.iter().map(|(name, found)| json!({ "check": name, "found": found })).collect();
         let value = json!({ "file": path.display().to_string(), "ok": verdict.is_none(), "passed": checks, "error": verdict });
         output::stdout(|out| writeln!(out, "{value:#}"))?;
     }
     result
 }
 
-fn check(path: &Path, terminal: Terminal, say: &mut dyn FnMut(Passed) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn check(
+    path: &Path,
+    terminal: Terminal,
+    say: &mut dyn FnMut(Passed) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let gguf = Arc::new(file::open(path, true, &[])?);
     let (keys, tensors) = (gguf.metadata().count(), gguf.tensors().len());
     let shards = if gguf.n_shards() == 1 { String::new() } else { format!(" in {} files", gguf.n_shards()) };
     let size = show::size(gguf.file_bytes());
-    say(("structure", format!("GGUF version {}, {keys} keys, {tensors} tensors, {size}{shards}", gguf.version())))?;
+    say((
+        "structure",
+        format!("GGUF version {}, {keys} keys, {tensors} tensors, {size}{shards}", gguf.version()),
+    ))?;
 
     if !matches!(gguf.kind(), FileKind::Model | FileKind::Vocab) {
         return Err(Failure::input(format!("{} is {}, not a model", path.display(), gguf.kind())).into());
@@ -57,15 +64,21 @@ fn check(path: &Path, terminal: Terminal, say: &mut dyn FnMut(Passed) -> anyhow:
     match template::model_template(&gguf, false)? {
         None => say(("template", "none in the file".into()))?,
         Some(source) => {
-            Template::parse(&source)
-                .map_err(|error| Failure::input(format!("{}: {}", path.display(), keys::CHAT_TEMPLATE)).because(error))?;
+            Template::parse(&source).map_err(|error| {
+                Failure::input(format!("{}: {}", path.display(), keys::CHAT_TEMPLATE)).because(error)
+            })?;
             say(("template", format!("{} bytes, can be parsed", source.len())))?;
         }
     }
-    let model = Model::new(gguf.clone(), &RopeOptions::default()).map_err(|error| file::named(path, error))?;
+    let model =
+        Model::new(gguf.clone(), &RopeOptions::default()).map_err(|error| file::named(path, error))?;
     let (rows, weights) = (model.hparams().n_vocab, model.weights().list().len());
     if let Some(tokens) = tokens.filter(|tokens| *tokens > rows) {
-        let why = format!("{}: {} has {tokens} tokens, the embedding only {rows} rows", path.display(), keys::TOKENIZER_TOKENS);
+        let why = format!(
+            "{}: {} has {tokens} tokens, the embedding only {rows} rows",
+            path.display(),
+            keys::TOKENIZER_TOKENS
+        );
         return Err(Failure::input(why).into());
     }
     say(("model", format!("{}: {weights} weights, every shape as the metadata asks", model.arch())))?;

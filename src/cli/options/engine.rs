@@ -6,8 +6,8 @@ use super::gpu::check_no_gpu;
 use crate::cli::args::{EngineArgs, OverrideArgs};
 use crate::cli::exit::Failure;
 use crate::cpu::isa::{Isa, IsaError};
-use crate::kv::format::UnknownKvFormat;
 use crate::kv::KvFormat;
+use crate::kv::format::UnknownKvFormat;
 use crate::machine;
 use crate::model::{KvChoice, RopeOptions};
 
@@ -70,7 +70,9 @@ impl EngineOptions {
     pub fn new(args: &EngineArgs) -> Result<EngineOptions, Failure> {
         check_no_gpu(&args.gpu)?;
         if args.cpu.no_repack {
-            tracing::warn!("--no-repack has no effect: this build uses every weight in the file's own layout");
+            tracing::warn!(
+                "--no-repack has no effect: this build uses every weight in the file's own layout"
+            );
         }
         let batch = args.batch.batch_size;
         let ubatch = args.batch.ubatch_size.unwrap_or(512);
@@ -85,7 +87,9 @@ impl EngineOptions {
             batch: batch as usize,
             ubatch: ubatch.min(batch) as usize,
             kv: KvChoice::new(
-cache_format("--cache-type-k", &args.batch.cache_type_k)?, cache_format("--cache-type-v", &args.batch.cache_type_v)?),
+                cache_format("--cache-type-k", &args.batch.cache_type_k)?,
+                cache_format("--cache-type-v", &args.batch.cache_type_v)?,
+            ),
             threads,
             threads_batch,
             cpu_exact: args.cpu.cpu_exact,
