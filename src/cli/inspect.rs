@@ -39,7 +39,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
 /// What running the model would take.
 struct Plan {
     /// The plan with its context in tokens, or why there is none.
-    plan: Result<(MemoryPlan, usize), String>,
+    figures: Result<(MemoryPlan, usize), String>,
     /// What must be had at once, beside mapped weights.
     required: u64,
     memory: Option<Memory>,
@@ -59,7 +59,7 @@ impl Plan {
             kind => Err(anyhow::anyhow!("the file is {kind}")),
         };
         let required = plan.as_ref().map_or(0, |(plan, _)| load::required(plan, options));
-        Plan { plan: plan.map_err(|error| exit::report(&error)), required, memory, kv: options.kv }
+        Plan { figures: plan.map_err(|error| exit::report(&error)), required, memory, kv: options.kv }
     }
 }
 
@@ -108,7 +108,7 @@ fn as_json(gguf: &Gguf, totals: &Totals, plan: &Plan, placement: bool) -> Json {
         .map(|(format, (n, bytes))| (format.to_string(), json!({ "tensors": n, "bytes": bytes })))
         .collect();
     let available = plan.memory.as_ref().map(|m| m.available);
-    let memory = match &plan.plan {
+    let memory = match &plan.figures {
         Ok((plan, n_ctx)) => json!({
             "weights": plan.weights, "kv": plan.kv, "compute": plan.compute, "total": plan.total(),
             "n_ctx": n_ctx, "kv_f16": plan.kv_f16, "available": available,
@@ -192,7 +192,7 @@ fn as_text(
 }
 
 fn memory_as_text(out: &mut dyn Write, totals: &Totals, plan: &Plan) -> io::Result<()> {
-    let (memory, n_ctx) = match &plan.plan {
+    let (memory, n_ctx) = match &plan.figures {
         Ok(plan) => plan,
         Err(why) => {
             writeln!(out, "memory         weights {}; cannot be run: {why}", show::size(totals.bytes))?;

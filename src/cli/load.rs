@@ -194,32 +194,12 @@ fn say_cache(plan: &MemoryPlan, with: &engine::EngineOptions) {
     }
 }
 
-/// Keep every weight in RAM. Where the system refuses, that is a warning: the model runs all the same.
-#[cfg(unix)]
+/// Keep the file in RAM. Where the system refuses, that is a warning: the model runs all the same.
 fn lock(gguf: &Gguf) {
-    let total: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
-    let mut locked = 0;
-    for info in gguf.tensors() {
-        let Some(bytes) = gguf.tensor(&info.name).map(|t| t.bytes).filter(|b| !b.is_empty()) else {
-            continue;
-        };
-        // SAFETY: the range is that of a live slice; locking changes nothing that it holds. The lock ends with the map.
-        if let Err(error) = unsafe { rustix::mm::mlock(bytes.as_ptr().cast_mut().cast(), bytes.len()) } {
-            tracing::warn!(
-                "--mlock: {} of {} could be locked ({error}); `ulimit -l` is the limit",
-                show::size(locked),
-                show::size(total)
-            );
-            return;
-        }
-        locked += info.bytes;
+    match gguf.lock() {
+        Ok(()) => tracing::debug!("{} locked in RAM", show::size(gguf.file_bytes())),
+        Err(error) => tracing::warn!("--mlock has no effect: {error} (`ulimit -l` is the limit)"),
     }
-    tracing::debug!("{} locked in RAM", show::size(locked));
-}
-
-#[cfg(not(unix))]
-fn lock(_: &Gguf) {
-    tracing::warn!("--mlock has no effect on this system");
 }
 
 #[cfg(test)]
