@@ -3,6 +3,12 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::backend::BackendError;
+use crate::chat::template::TemplateError;
+use crate::engine::EngineError;
+use crate::model::ModelError;
+use crate::tokenizer;
+
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -71,14 +77,49 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return failure.exit;
         }
-        if cause.is::<chaski_gguf::Error>() {
-            return Exit::Input;
+        if let Some(exit) = known(cause) {
+            return exit;
         }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             return if io.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };
         }
     }
     Exit::Failed
+}
+
+/// The exit code of the errors of this project's own parts.
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<EngineError>() {
+        return Some(match error {
+            EngineError::Model(_) | EngineError::NotFinite { .. } => Exit::Input,
+            EngineError::Backend(error) => of_backend(error),
+            EngineError::Token { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<BackendError>() {
+        return Some(of_backend(error));
+    }
+    if let Some(error) = cause.downcast_ref::<chaski_gguf::Error>() {
+        let writing = matches!(error, chaski_gguf::Error::Write { .. } | chaski_gguf::Error::Producer { .. });
+        return Some(if writing { Exit::Failed } else { Exit::Input });
+    }
+    if let Some(error) = cause.downcast_ref::<TemplateError>() {
+        return Some(match error {
+            TemplateError::Messages => Exit::Input,
+            TemplateError::Unknown { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        });
+    }
+    (cause.is::<ModelError>() || cause.is::<tokenizer::Error>()).then_some(Exit::Input)
+}
+
+fn of_backend(error: &BackendError) -> Exit {
+    match error {
+        BackendError::OutOfMemory { .. } => Exit::DoesNotFit,
+        BackendError::Weight { .. } | BackendError::NotFinite { .. } => Exit::Input,
+        _ => Exit::Failed,
+    }
 }
 
 /// The error and its causes as the user reads them: one line, then a line a cause. A cause whose text the line above it

@@ -3,26 +3,64 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-use chaski_gguf::{Format, Gguf};
-use serde_json::{Map, json};
+use chaski_gguf::{FileKind, Format, Gguf};
+use serde_json::{Map, Value as Json, json};
 
-use super::args::InspectArgs;
-use super::{options, output, show};
+use super::args::{CpuArgs, EngineArgs, InspectArgs};
+use super::options::EngineOptions;
+use super::{exit, file, load, output, show};
+use crate::engine::{MemoryPlan, plan_memory};
+use crate::machine::{self, Memory};
+use crate::model::{KvChoice, Model};
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let path = args.model.path()?;
-    options::check_no_gpu(&args.gpu)?;
-    let gguf = Gguf::open(&path)?;
+    let options = EngineOptions::new(&EngineArgs {
+        batch: args.batch.clone(),
+        gpu: args.gpu.clone(),
+        cpu: CpuArgs::default(),
+        overrides: args.overrides.clone(),
+    })?;
+    let gguf = Arc::new(file::open(&path, true, &options.overrides)?);
     let totals = Totals::of(&gguf);
+    let plan = Plan::of(&gguf, &options);
     if args.json {
-        let value = as_json(&gguf, &totals);
+        let value = as_json(&gguf, &totals, &plan, args.placement);
         return Ok(output::stdout(|out| {
             serde_json::to_writer_pretty(&mut *out, &value)?;
             writeln!(out)
         })?);
     }
-    Ok(output::stdout(|out| as_text(out, &path, &gguf, &totals, args.placement))?)
+    Ok(output::stdout(|out| as_text(out, &path, &gguf, &totals, &plan, args.placement))?)
+}
+
+/// What running the model would take.
+struct Plan {
+    /// The plan with its context in tokens, or why there is none.
+    figures: Result<(MemoryPlan, usize), String>,
+    /// What must be had at once, beside mapped weights.
+    required: u64,
+    memory: Option<Memory>,
+    kv: KvChoice,
+}
+
+impl Plan {
+    fn of(gguf: &Arc<Gguf>, options: &EngineOptions) -> Plan {
+        let memory = machine::memory();
+        let plan = match gguf.kind() {
+            FileKind::Model => {
+                Model::new(gguf.clone(), &options.rope).map_err(anyhow::Error::from).and_then(|model| {
+                    let n_ctx = load::choose_context(&model, options, memory.as_ref())?;
+                    Ok((plan_memory(&model, &load::engine_options(options, n_ctx))?, n_ctx))
+                })
+            }
+            kind => Err(anyhow::anyhow!("the file is {kind}")),
+        };
+        let required = plan.as_ref().map_or(0, |(plan, _)| load::required(plan, options));
+        Plan { figures: plan.map_err(|error| exit::report(&error)), required, memory, kv: options.kv }
+    }
 }
 
 /// Sums over the tensors.
@@ -37,8 +75,7 @@ impl Totals {
     fn of(gguf: &Gguf) -> Totals {
         let mut totals = Totals { elements: 0, bytes: 0, formats: BTreeMap::new() };
         for tensor in gguf.tensors() {
-            totals.elements =
-                totals.elements.saturating_add(tensor.shape.iter().copied().fold(1, u64::saturating_mul));
+            totals.elements = totals.elements.saturating_add(tensor.n_values());
             totals.bytes = totals.bytes.saturating_add(tensor.bytes);
             let (n, bytes) = totals.formats.entry(tensor.format).or_default();
             *n += 1;
@@ -52,7 +89,7 @@ impl Totals {
     }
 }
 
-fn as_json(gguf: &Gguf, totals: &Totals) -> serde_json::Value {
+fn as_json(gguf: &Gguf, totals: &Totals, plan: &Plan, placement: bool) -> Json {
     let metadata: Map<String, _> =
         gguf.metadata().map(|(key, value)| (key.to_owned(), show::json(value))).collect();
     let tensors: Vec<_> = gguf
@@ -70,8 +107,19 @@ fn as_json(gguf: &Gguf, totals: &Totals) -> serde_json::Value {
         .iter()
         .map(|(format, (n, bytes))| (format.to_string(), json!({ "tensors": n, "bytes": bytes })))
         .collect();
-    json!({
+    let available = plan.memory.as_ref().map(|m| m.available);
+    let memory = match &plan.figures {
+        Ok((plan, n_ctx)) => json!({
+            "weights": plan.weights, "kv": plan.kv, "compute": plan.compute, "total": plan.total(),
+            "n_ctx": n_ctx, "kv_f16": plan.kv_f16, "available": available,
+        }),
+        Err(why) => json!({
+            "weights": totals.bytes, "kv": null, "compute": null, "available": available, "why": why,
+        }),
+    };
+    let mut value = json!({
         "arch": gguf.get("general.architecture").and_then(|v| v.as_str()),
+        "kind": gguf.kind().to_string(),
         "version": gguf.version(),
         "metadata": metadata,
         "tensors": tensors,
@@ -79,7 +127,13 @@ fn as_json(gguf: &Gguf, totals: &Totals) -> serde_json::Value {
         "bytes": totals.bytes,
         "formats": formats,
         "bits_per_weight": totals.bits_per_weight(),
-    })
+        "memory": memory,
+    });
+    if placement {
+        let homes = gguf.tensors().iter().map(|t| (t.name.clone(), "cpu".into()));
+        value["placement"] = Json::Object(homes.collect());
+    }
+    value
 }
 
 fn as_text(
@@ -87,10 +141,17 @@ fn as_text(
     path: &Path,
     gguf: &Gguf,
     totals: &Totals,
+    plan: &Plan,
     placement: bool,
 ) -> io::Result<()> {
     let arch = gguf.get("general.architecture").and_then(|v| v.as_str()).unwrap_or("not said");
-    writeln!(out, "file           {}", path.display())?;
+    writeln!(out, "file           {} ({})", path.display(), show::size(gguf.file_bytes()))?;
+    if gguf.n_shards() > 1 {
+        for path in gguf.paths() {
+            writeln!(out, "  of the set   {}", path.display())?;
+        }
+    }
+    writeln!(out, "kind           {}", gguf.kind())?;
     writeln!(out, "GGUF version   {}", gguf.version())?;
     writeln!(out, "architecture   {arch}")?;
     write!(
@@ -106,6 +167,7 @@ fn as_text(
     for (format, (n, bytes)) in &totals.formats {
         writeln!(out, "  {:<8} {n:>5} tensors, {}", format.to_string(), show::size(*bytes))?;
     }
+    memory_as_text(out, totals, plan)?;
     writeln!(out, "\nmetadata")?;
     for (key, value) in gguf.metadata() {
         writeln!(out, "  {key} ({}) = {}", show::type_name(value), show::value(value))?;
@@ -116,7 +178,7 @@ fn as_text(
     let width = gguf.tensors().iter().map(|t| t.name.chars().count()).max().unwrap_or(0).min(64);
     for tensor in gguf.tensors() {
         let dims: Vec<String> = tensor.shape.iter().take(tensor.n_dims).map(u64::to_string).collect();
-        let device = if placement { "  CPU" } else { "" };
+        let device = if placement { "  cpu" } else { "" };
         writeln!(
             out,
             "  {:<width$}  {:<7} {:>10}{device}  [{}]",
@@ -124,6 +186,46 @@ fn as_text(
             tensor.format.to_string(),
             show::size(tensor.bytes),
             dims.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+fn memory_as_text(out: &mut dyn Write, totals: &Totals, plan: &Plan) -> io::Result<()> {
+    let (memory, n_ctx) = match &plan.figures {
+        Ok(plan) => plan,
+        Err(why) => {
+            writeln!(out, "memory         weights {}; cannot be run: {why}", show::size(totals.bytes))?;
+            return Ok(());
+        }
+    };
+    let formats = if plan.kv.k == plan.kv.v {
+        plan.kv.k.to_string()
+    } else {
+        format!("K {}, V {}", plan.kv.k, plan.kv.v)
+    };
+    writeln!(out, "memory         {} in all", show::size(memory.total()))?;
+    writeln!(out, "  weights      {} (mapped from the file)", show::size(memory.weights))?;
+    let saved = if memory.kv == memory.kv_f16 {
+        String::new()
+    } else {
+        format!("; f16 would take {}", show::size(memory.kv_f16))
+    };
+    writeln!(out, "  KV cache     {} ({formats}, {n_ctx} tokens of context){saved}", show::size(memory.kv))?;
+    writeln!(out, "  compute      {} (intermediates)", show::size(memory.compute))?;
+    if let Some(machine) = &plan.memory {
+        let verdict = if plan.required > machine.available {
+            "does not fit"
+        } else if memory.total() > machine.available {
+            "fits, but weights will be read from the disk again and again"
+        } else {
+            "fits"
+        };
+        writeln!(
+            out,
+            "  available    {}, set by {}: {verdict}",
+            show::size(machine.available),
+            machine.bound_by
         )?;
     }
     Ok(())

@@ -7,13 +7,20 @@ mod devices;
 
 pub mod exit;
 
+mod file;
 mod inspect;
 pub mod interrupt;
+pub mod load;
+mod logits;
 
 mod man;
 
 pub mod options;
 pub mod output;
+mod progress;
+mod template;
+mod tokenize;
+mod verify;
 
 mod show;
 mod version;
@@ -79,15 +86,14 @@ fn end(result: anyhow::Result<()>, color: bool) -> Exit {
 
 /// The dispatch: one line a command.
 fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
-    let _ = terminal;
     match command {
         Command::Chat(args) => Err(conversation_not_built(&args.model, &args.engine)),
         Command::Run(args) => Err(conversation_not_built(&args.model, &args.engine)),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Verify(args) => Err(not_built(&args.model, "verify")),
-        Command::Logits(args) => Err(not_built(&args.model, "logits")),
-        Command::Tokenize(_) => Err(Failure::usage("tokenize is not built yet").into()),
-        Command::Template(_) => Err(Failure::usage("template is not built yet").into()),
+        Command::Verify(args) => verify::run(&args, terminal),
+        Command::Logits(args) => logits::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Template(args) => template::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
@@ -98,10 +104,6 @@ fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
 fn conversation_not_built(model: &args::ModelArgs, engine: &args::EngineArgs) -> anyhow::Error {
     let checked = model.path().and_then(|_| options::EngineOptions::new(engine));
     checked.map_or_else(Into::into, |_| Failure::usage("chat and run are not built yet").into())
-}
-
-fn not_built(model: &args::ModelArgs, name: &str) -> anyhow::Error {
-    model.path().map_or_else(Into::into, |_| Failure::usage(format!("{name} is not built yet")).into())
 }
 
 fn no_model() -> anyhow::Error {

@@ -1,6 +1,7 @@
 //! `chaski --version`: the build, the kernel set and the adapters.
 
 use super::output;
+use crate::cpu::isa::Isa;
 
 pub(super) fn run() -> anyhow::Result<()> {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
@@ -12,6 +13,7 @@ pub(super) fn run() -> anyhow::Result<()> {
             std::env::consts::ARCH,
             std::env::consts::OS
         )?;
+        writeln!(out, "CPU kernels: {}", Isa::detect())?;
         writeln!(out, "GPU adapters: none (this build has no GPU backend)")
     })?)
 }

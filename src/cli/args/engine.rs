@@ -66,7 +66,7 @@ pub struct GpuArgs {
 }
 
 /// Threads, kernels and memory.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "CPU and memory")]
 pub struct CpuArgs {
     /// Threads while decoding [default: physical cores that this process may use]

@@ -188,8 +188,9 @@ pub struct TokenizeArgs {
     /// Control tokens written in the text are plain text; user-defined tokens still match
     #[arg(long)]
     pub no_special: bool,
-    /// The other way round: the text is ids, separated by spaces or commas
-    #[arg(long, conflicts_with_all = ["ids", "no_bos", "no_special"])]
+    /// The other way round: the text is ids, separated by spaces or commas; a BOS or EOS put around them by tokenizing is
+    /// not shown (with --no-bos there is none), control tokens are shown by name (with --no-special not at all)
+    #[arg(long, conflicts_with = "ids")]
     pub detokenize: bool,
 }
 
@@ -229,7 +230,7 @@ pub struct LogitsArgs {
     #[allow(missing_docs)]
     pub model: ModelArgs,
     /// The token ids to evaluate, no other is added: 1,2,3
-    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true, allow_negative_numbers = true)]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true, value_parser = token_id)]
     pub tokens: Vec<u32>,
     /// The file to write: raw little-endian f32, n_tokens x n_vocab
     #[arg(short, long, value_name = "FILE")]
@@ -265,3 +266,8 @@ pub struct ManArgs {
 
 /// The commands of the contract that later versions bring: named, so that nobody takes them for a file.
 pub const NOT_BUILT_YET: &[&str] = &["bench", "perplexity", "quantize", "imatrix", "compare", "embed"];
+
+/// A token id, with spaces around it passed over: `1, 2, 3` is typed as often as `1,2,3`.
+fn token_id(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| "not a token id".to_owned())
+}

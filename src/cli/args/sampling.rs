@@ -61,12 +61,13 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "F", value_parser = finite, allow_negative_numbers = true)]
     pub dry_base: Option<f32>,
     /// DRY: a repetition of this length costs nothing yet [default: 2]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub dry_allowed_length: Option<i32>,
+    #[arg(long, value_name = "N")]
+    pub dry_allowed_length: Option<u32>,
     /// DRY: tokens to look back on; 0 = off, -1 = the context [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub dry_penalty_last_n: Option<i32>,
-    /// DRY: text that a repeated sequence may not cross; `none` clears the list (may be repeated) [default: \n : " *]
+    /// DRY: text that a repeated sequence may not cross, `\n` for a new line; `none` clears the list (may be repeated)
+    /// [default: \n : " *]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub dry_sequence_breaker: Vec<String>,
     /// XTC: chance to drop the likeliest tokens; 0 = off [default: 0]

@@ -5,7 +5,11 @@ use chaski_gguf::OwnedValue;
 use super::gpu::check_no_gpu;
 use crate::cli::args::{EngineArgs, OverrideArgs};
 use crate::cli::exit::Failure;
+use crate::cpu::isa::{Isa, IsaError};
+use crate::kv::KvFormat;
+use crate::kv::format::UnknownKvFormat;
 use crate::machine;
+use crate::model::{KvChoice, RopeOptions};
 
 /// The size of the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +31,6 @@ pub fn context(ctx_size: Option<u32>) -> Context {
     }
 }
 
-/// RoPE parameters that stand above the file's; none = the file's own.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Rope {
-    /// `none`, `linear` or `yarn`
-    pub scaling: Option<String>,
-    /// The factor by which the context grows.
-    pub scale: Option<f32>,
-    /// The base frequency.
-    pub freq_base: Option<f32>,
-}
-
 /// How a model is loaded and evaluated, ready for the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineOptions {
@@ -47,16 +40,16 @@ pub struct EngineOptions {
     pub batch: usize,
     /// Physical batch in tokens, at most `batch`.
     pub ubatch: usize,
+    /// How K and V rows are kept.
+    pub kv: KvChoice,
     /// Threads while decoding.
     pub threads: usize,
     /// Threads while reading a prompt.
     pub threads_batch: usize,
     /// Float activations everywhere.
     pub cpu_exact: bool,
-    /// The name of the best kernel set allowed.
-    pub isa: Option<String>,
-    /// Whether weights may be repacked at load.
-    pub repack: bool,
+    /// The kernel set: the best of this machine, or a lesser one.
+    pub isa: Isa,
     /// Whether the file is mapped instead of read.
     pub mmap: bool,
     /// Whether weights are locked in RAM.
@@ -64,7 +57,7 @@ pub struct EngineOptions {
     /// Whether every node is watched for NaN and infinity.
     pub check: bool,
     /// RoPE parameters that stand above the file's.
-    pub rope: Rope,
+    pub rope: RopeOptions,
     /// Metadata values that stand above the file's.
     pub overrides: Vec<(String, OwnedValue)>,
 }
@@ -76,6 +69,11 @@ impl EngineOptions {
     /// A value that makes no sense, or a flag that asks for a GPU.
     pub fn new(args: &EngineArgs) -> Result<EngineOptions, Failure> {
         check_no_gpu(&args.gpu)?;
+        if args.cpu.no_repack {
+            tracing::warn!(
+                "--no-repack has no effect: this build uses every weight in the file's own layout"
+            );
+        }
         let batch = args.batch.batch_size;
         let ubatch = args.batch.ubatch_size.unwrap_or(512);
         if ubatch > batch && args.batch.ubatch_size.is_some() {
@@ -88,11 +86,14 @@ impl EngineOptions {
             context: context(args.batch.ctx_size),
             batch: batch as usize,
             ubatch: ubatch.min(batch) as usize,
+            kv: KvChoice::new(
+                cache_format("--cache-type-k", &args.batch.cache_type_k)?,
+                cache_format("--cache-type-v", &args.batch.cache_type_v)?,
+            ),
             threads,
             threads_batch,
             cpu_exact: args.cpu.cpu_exact,
-            isa: args.cpu.isa.clone(),
-            repack: !args.cpu.no_repack,
+            isa: isa(args.cpu.isa.as_deref())?,
             mmap: !args.cpu.no_mmap,
             mlock: args.cpu.mlock,
             check: args.cpu.check,
@@ -100,6 +101,21 @@ impl EngineOptions {
             overrides,
         })
     }
+}
+
+/// The format of a cache by its name on the command line.
+///
+/// # Errors
+/// No format has this name.
+pub fn cache_format(flag: &str, name: &str) -> Result<KvFormat, Failure> {
+    name.parse().map_err(|error: UnknownKvFormat| Failure::usage(format!("{flag}: {error}")))
+}
+
+/// The kernel set: the best of this machine, or the one asked for where the machine has it.
+fn isa(name: Option<&str>) -> Result<Isa, Failure> {
+    let Some(name) = name else { return Ok(Isa::detect()) };
+    let isa: Isa = name.parse().map_err(|error: IsaError| Failure::usage(format!("--isa: {error}")))?;
+    isa.require().map_err(|error| Failure::usage(format!("--isa: {error}")))
 }
 
 /// A number of threads; none for llama.cpp's -1, the default.
@@ -112,12 +128,12 @@ fn threads(flag: &str, given: Option<i32>) -> Result<Option<usize>, Failure> {
     }
 }
 
-fn overrides(args: &OverrideArgs) -> Result<(Rope, Vec<(String, OwnedValue)>), Failure> {
+fn overrides(args: &OverrideArgs) -> Result<(RopeOptions, Vec<(String, OwnedValue)>), Failure> {
     let positive = |flag: &str, value: Option<f32>| match value {
         Some(v) if v <= 0.0 => Err(Failure::usage(format!("{flag} {v}: not above 0"))),
         other => Ok(other),
     };
-    let rope = Rope {
+    let rope = RopeOptions {
         scaling: args.rope_scaling.clone(),
         scale: positive("--rope-scale", args.rope_scale)?,
         freq_base: positive("--rope-freq-base", args.rope_freq_base)?,
@@ -125,31 +141,10 @@ fn overrides(args: &OverrideArgs) -> Result<(Rope, Vec<(String, OwnedValue)>), F
     if rope.scaling.as_deref() == Some("none") && rope.scale.is_some() {
         return Err(Failure::usage("--rope-scale has no effect with --rope-scaling none"));
     }
-    Ok((rope, args.override_kv.iter().map(|text| override_kv(text)).collect::<Result<_, _>>()?))
-}
-
-/// Read `KEY=TYPE:VALUE` of `--override-kv`.
-///
-/// # Errors
-/// The text has another form.
-pub fn override_kv(text: &str) -> Result<(String, OwnedValue), Failure> {
-    let bad = |why: &str| Failure::usage(format!("--override-kv {text}: {why}"));
-    let (key, rest) =
-        text.split_once('=').filter(|(k, _)| !k.is_empty()).ok_or_else(|| bad("not KEY=TYPE:VALUE"))?;
-    let (ty, value) = rest.split_once(':').ok_or_else(|| bad("not KEY=TYPE:VALUE"))?;
-    let value = match ty {
-        "int" => OwnedValue::I64(value.parse().map_err(|_| bad("the value is no integer"))?),
-        "float" => {
-            let float: f64 = value.parse().map_err(|_| bad("the value is no number"))?;
-            OwnedValue::F64(
-                Some(float).filter(|f| f.is_finite()).ok_or_else(|| bad("the value is not finite"))?,
-            )
-        }
-        "bool" => OwnedValue::Bool(value.parse().map_err(|_| bad("the value is neither true nor false"))?),
-        "str" => OwnedValue::String(value.to_owned()),
-        _ => return Err(bad("the type is none of int, float, bool, str")),
-    };
-    Ok((key.to_owned(), value))
+    let pairs = args.override_kv.iter().map(|text| {
+        chaski_gguf::parse_override(text).map_err(|error| Failure::usage(format!("--override-kv: {error}")))
+    });
+    Ok((rope, pairs.collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]
@@ -162,23 +157,6 @@ mod tests {
         assert_eq!(threads("-t", Some(-1)).unwrap(), None);
         for bad in [0, -2, 1_000_000] {
             assert!(threads("-t", Some(bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn overrides_are_typed() {
-        let cases = [
-            ("a.b=int:-3", OwnedValue::I64(-3)),
-            ("a.b=float:0.5", OwnedValue::F64(0.5)),
-            ("a.b=bool:true", OwnedValue::Bool(true)),
-            ("a.b=str:x=y:z", OwnedValue::String("x=y:z".into())),
-        ];
-        for (text, wanted) in cases {
-            assert_eq!(override_kv(text).unwrap(), ("a.b".into(), wanted), "{text}");
-        }
-        for bad in ["", "a", "a=1", "=int:1", "a=int:x", "a=float:nan", "a=float:inf", "a=bool:1", "a=i32:1"]
-        {
-            assert!(override_kv(bad).is_err(), "{bad}");
         }
     }
 }

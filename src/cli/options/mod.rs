@@ -1,12 +1,16 @@
 //! What the flags mean together: ready-made values, and a word about every flag that has no effect in this run.
 
+mod conversation;
 mod engine;
 mod gpu;
+mod sampling;
 
 use std::path::PathBuf;
 
-pub use engine::{Context, EngineOptions, Rope, context, override_kv};
+pub use conversation::{Conversation, TemplateChoice};
+pub use engine::{Context, EngineOptions, cache_format, context};
 pub use gpu::{check_no_gpu, parse_size};
+pub use sampling::Generation;
 
 use super::args::ModelArgs;
 use super::exit::Failure;

@@ -1,0 +1,261 @@
+//! From a path and options to an engine: open, understand, plan, check against the machine's memory, load.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chaski_gguf::{FileKind, Gguf};
+
+use super::exit::Failure;
+use super::options::{Context, EngineOptions};
+use super::{file, show};
+use crate::cpu::CpuOptions;
+use crate::engine::{self, Engine, MemoryPlan, plan_memory};
+use crate::machine::{self, Memory};
+use crate::model::Model;
+
+/// The context that a model gets without `--ctx-size`, at most.
+const DEFAULT_CONTEXT: usize = 8192;
+/// A context below this is not worth having; one that does not fit is then an error.
+const LEAST_CONTEXT: usize = 256;
+
+/// Open a file as a model, with the overrides of the command line. It is mapped in any case: see [`load`].
+///
+/// # Errors
+/// The file is no model that can be run.
+pub fn open_model(path: &Path, options: &EngineOptions) -> anyhow::Result<Arc<Model>> {
+    let gguf = file::open(path, true, &options.overrides)?;
+    understand(path, gguf, options)
+}
+
+fn understand(path: &Path, gguf: Gguf, options: &EngineOptions) -> anyhow::Result<Arc<Model>> {
+    match gguf.kind() {
+        FileKind::Model => {}
+        kind => return Err(Failure::input(format!("{} is {kind}; it cannot be run", path.display())).into()),
+    }
+    let model = Model::new(Arc::new(gguf), &options.rope).map_err(|error| file::named(path, error))?;
+    Ok(Arc::new(model))
+}
+
+/// Load a model. `n_ctx` is the context in tokens where the command knows it better than the options.
+///
+/// # Errors
+/// The file is no model that can be run, or does not fit.
+pub fn load(path: &Path, options: &EngineOptions, n_ctx: Option<usize>) -> anyhow::Result<Engine> {
+    let mut model = open_model(path, options)?;
+    let memory = machine::memory();
+    let n_ctx = match n_ctx {
+        Some(n_ctx) => n_ctx,
+        None => choose_context(&model, options, memory.as_ref())?,
+    };
+    let trained = model.hparams().n_ctx_train;
+    if n_ctx > trained {
+        tracing::warn!(
+            "a context of {n_ctx} tokens is more than the {trained} that the model was trained for"
+        );
+    }
+    let with = engine_options(options, n_ctx);
+    let plan = plan_memory(&model, &with)?;
+    check_memory(&plan, &with, options, memory.as_ref())?;
+    if !options.mmap {
+        let gguf = file::open(path, false, &options.overrides)?;
+        model = understand(path, gguf, options)?;
+    }
+    if options.mlock {
+        lock(model.file());
+    }
+    say_cache(&plan, &with);
+    tracing::debug!(
+        "{}: {} weights, {} {n_ctx} tokens of context, {} intermediates, {} kernels, {} + {} threads",
+        model.arch(),
+        show::size(plan.weights),
+        show::size(plan.kv),
+        show::size(plan.compute),
+        with.cpu.isa,
+        with.cpu.threads,
+        with.cpu.threads_batch,
+    );
+    Ok(Engine::new(model, with)?)
+}
+
+/// What the engine is made with.
+pub fn engine_options(options: &EngineOptions, n_ctx: usize) -> engine::EngineOptions {
+    engine::EngineOptions {
+        cpu: CpuOptions {
+            threads: options.threads,
+            threads_batch: options.threads_batch,
+            isa: options.isa,
+            exact: options.cpu_exact,
+            check: options.check,
+        },
+        n_ctx,
+        n_sequences: 1,
+        n_ubatch: options.ubatch,
+        kv: options.kv,
+    }
+}
+
+/// The number of tokens of context that the options mean for this model on this machine.
+///
+/// # Errors
+/// The model's graph cannot be built.
+pub fn choose_context(
+    model: &Model,
+    options: &EngineOptions,
+    memory: Option<&Memory>,
+) -> anyhow::Result<usize> {
+    let trained = model.hparams().n_ctx_train;
+    let wanted = match options.context {
+        Context::Tokens(tokens) => return Ok(tokens as usize),
+        Context::Model => return Ok(trained),
+        Context::Default => trained.min(DEFAULT_CONTEXT),
+    };
+    let mut n_ctx = wanted;
+    while n_ctx / 2 >= LEAST_CONTEXT {
+        let plan = plan_memory(model, &engine_options(options, n_ctx))?;
+        if memory.is_none_or(|m| required(&plan, options) <= m.available) {
+            break;
+        }
+        n_ctx /= 2;
+    }
+    if n_ctx < wanted {
+        tracing::warn!("the context is {n_ctx} tokens instead of {wanted}: no more fits in memory");
+    }
+    Ok(n_ctx)
+}
+
+/// Bytes that must be had: the system can drop and re-read mapped weights, but not locked or copied ones.
+pub fn required(plan: &MemoryPlan, options: &EngineOptions) -> u64 {
+    let held = if options.mmap && !options.mlock { 0 } else { plan.weights };
+    plan.kv.saturating_add(plan.compute).saturating_add(held)
+}
+
+/// Compare the plan with the memory there is: refuse what cannot be had, warn where weights will not stay in memory.
+fn check_memory(
+    plan: &MemoryPlan,
+    with: &engine::EngineOptions,
+    options: &EngineOptions,
+    memory: Option<&Memory>,
+) -> Result<(), Failure> {
+    let Some(memory) = memory else { return Ok(()) };
+    let needed = required(plan, options);
+    let parts = format!(
+        "weights {}, KV cache {} ({} tokens, {}), intermediates {}",
+        show::size(plan.weights),
+        show::size(plan.kv),
+        with.n_ctx,
+        formats(with),
+        show::size(plan.compute)
+    );
+    let available = format!("{} are available, set by {}", show::size(memory.available), memory.bound_by);
+    if needed > memory.available {
+        let which = if options.mmap && !options.mlock { " beside the mapped weights" } else { "" };
+        let hint = largest_context(plan, with.n_ctx, options, memory.available)
+            .map_or_else(String::new, |n| format!("; -c {n} would fit"));
+        return Err(Failure::does_not_fit(format!(
+            "does not fit: {}{which} are needed ({parts}), {available}{hint}",
+            show::size(needed)
+        )));
+    }
+    let all = plan.total();
+    if all > memory.available {
+        tracing::warn!(
+            "{} are needed in all ({parts}), {available}: weights will be read from the disk again and again, which is slow",
+            show::size(all)
+        );
+    }
+    Ok(())
+}
+
+/// The largest context, in steps of 256, whose cache leaves room for the rest; none where not even the least does.
+fn largest_context(
+    plan: &MemoryPlan,
+    n_ctx: usize,
+    options: &EngineOptions,
+    available: u64,
+) -> Option<usize> {
+    let per_token = plan.kv / (n_ctx as u64).max(1);
+    let room = available.checked_sub(required(plan, options).saturating_sub(plan.kv))?;
+    let fits = usize::try_from(room.checked_div(per_token)?).ok()?.min(n_ctx) / LEAST_CONTEXT * LEAST_CONTEXT;
+    (fits > 0).then_some(fits)
+}
+
+fn formats(with: &engine::EngineOptions) -> String {
+    let (k, v) = (with.kv.k, with.kv.v);
+    if k == v { k.to_string() } else { format!("K {k}, V {v}") }
+}
+
+/// Say what the cache takes, and what its formats save.
+fn say_cache(plan: &MemoryPlan, with: &engine::EngineOptions) {
+    let taken = format!("KV cache {} ({})", show::size(plan.kv), formats(with));
+    if plan.kv == plan.kv_f16 {
+        tracing::info!("{taken}");
+    } else {
+        tracing::info!("{taken}; f16 would take {}", show::size(plan.kv_f16));
+    }
+}
+
+/// Keep the file in RAM. Where the system refuses, that is a warning: the model runs all the same.
+fn lock(gguf: &Gguf) {
+    match gguf.lock() {
+        Ok(()) => tracing::debug!("{} locked in RAM", show::size(gguf.file_bytes())),
+        Err(error) => tracing::warn!("--mlock has no effect: {error} (`ulimit -l` is the limit)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::{Exit, exit_of};
+    use crate::cpu::isa::Isa;
+    use crate::kv::KvFormat;
+    use crate::model::{KvChoice, RopeOptions};
+
+    const PLAN: MemoryPlan =
+        MemoryPlan { weights: 1000 << 20, kv: 512 << 20, kv_f16: 512 << 20, compute: 64 << 20 };
+
+    fn options(mmap: bool) -> EngineOptions {
+        EngineOptions {
+            context: Context::Default,
+            batch: 2048,
+            ubatch: 512,
+            kv: KvChoice::new(KvFormat::F16, KvFormat::F16),
+            threads: 1,
+            threads_batch: 1,
+            cpu_exact: false,
+            isa: Isa::Reference,
+            mmap,
+            mlock: false,
+            check: false,
+            rope: RopeOptions::default(),
+            overrides: Vec::new(),
+        }
+    }
+
+    fn refused(mmap: bool, available: u64) -> Option<String> {
+        let options = options(mmap);
+        let memory = Memory { total: 8 << 30, available, bound_by: "MemAvailable".into() };
+        let result = check_memory(&PLAN, &engine_options(&options, 4096), &options, Some(&memory));
+        result.err().map(|failure| {
+            let error = anyhow::Error::new(failure);
+            assert_eq!(exit_of(&error), Exit::DoesNotFit);
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn mapped_weights_may_be_more_than_there_is_but_the_cache_may_not() {
+        assert_eq!(refused(true, 576 << 20), None);
+        let said = refused(true, 575 << 20).unwrap();
+        assert!(
+            said.contains("576 MiB") && said.contains("575 MiB") && said.contains("-c 3840 would fit"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn weights_that_are_copied_count_in_full() {
+        assert_eq!(refused(false, 1576 << 20), None);
+        assert!(refused(false, 1575 << 20).is_some());
+        assert!(!refused(false, 100 << 20).unwrap().contains("would fit"));
+    }
+}

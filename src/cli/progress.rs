@@ -1,0 +1,17 @@
+//! Progress bars, on a terminal only.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::Terminal;
+
+/// A bar over `total` bytes on standard error; one that shows nothing where bars are not wanted.
+pub(super) fn bytes(terminal: Terminal, label: &str, total: u64) -> ProgressBar {
+    if !terminal.progress {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total).with_message(label.to_owned());
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
