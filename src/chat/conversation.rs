@@ -77,10 +77,10 @@ pub enum ChatError {
     #[error("chat template: {0}")]
     Template(#[from] TemplateError),
     /// The answer.
-    #[error(transparent)]
+    #[error("{0}")]
     Generate(#[from] GenerateError),
     /// The sampler's parameters.
-    #[error(transparent)]
+    #[error("{0}")]
     Sample(#[from] sample::Error),
 }
 

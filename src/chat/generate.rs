@@ -62,10 +62,10 @@ pub struct Outcome {
 #[non_exhaustive]
 pub enum GenerateError {
     /// Evaluating.
-    #[error(transparent)]
+    #[error("{0}")]
     Engine(#[from] EngineError),
     /// Sampling.
-    #[error(transparent)]
+    #[error("{0}")]
     Sample(#[from] sample::Error),
     /// No room even for the prompt.
     #[error("the prompt has {tokens} tokens, the context holds {n_ctx}")]

@@ -18,6 +18,8 @@ mod man;
 pub mod options;
 pub mod output;
 mod progress;
+mod run;
+mod talk;
 mod template;
 mod tokenize;
 mod verify;
@@ -88,7 +90,7 @@ fn end(result: anyhow::Result<()>, color: bool) -> Exit {
 fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
     match command {
         Command::Chat(args) => Err(conversation_not_built(&args.model, &args.engine)),
-        Command::Run(args) => Err(conversation_not_built(&args.model, &args.engine)),
+        Command::Run(args) => run::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args, terminal),
         Command::Logits(args) => logits::run(&args),

@@ -9,8 +9,20 @@ pub(super) fn bytes(terminal: Terminal, label: &str, total: u64) -> ProgressBar 
     if !terminal.progress {
         return ProgressBar::hidden();
     }
+    styled(label, total, "{msg} {wide_bar} {bytes}/{total_bytes} {eta}")
+}
+
+/// As [`bytes`], over tokens.
+pub(super) fn tokens(terminal: Terminal, label: &str, total: u64) -> ProgressBar {
+    if !terminal.progress {
+        return ProgressBar::hidden();
+    }
+    styled(label, total, "{msg} {wide_bar} {pos}/{len} tokens {eta}")
+}
+
+fn styled(label: &str, total: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(total).with_message(label.to_owned());
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar

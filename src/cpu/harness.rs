@@ -110,7 +110,8 @@ fn extreme_block(format: Format, byte: u8, random: &mut Random) -> Vec<u8> {
     let mut block = random_block(format, random);
     for i in 0..block.len() {
         let old = std::mem::replace(&mut block[i], byte);
-        if !(magnitude(&decode(format, &block)) < 1e30) {
+        let finite = magnitude(&decode(format, &block)) < 1e30;
+        if !finite {
             block[i] = old;
         }
     }

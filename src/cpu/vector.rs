@@ -127,7 +127,7 @@ pub(super) mod exp {
     /// Above, the result is infinite.
     pub const MAX: f32 = 88.72;
     /// The upper bits of ln 2: its product with an integer up to 128 is exact.
-    pub const LN2_HIGH: f32 = 0.693_359_375;
+    pub const LN2_HIGH: f32 = 355.0 / 512.0;
     /// ln 2 less [`LN2_HIGH`].
     pub const LN2_LOW: f32 = -2.121_944_4e-4;
     /// The Taylor coefficients of the exponential, the highest first: 1/7! ... 1/0!.

@@ -3,6 +3,9 @@
 //! Bytes are multiplied by `maddubs`, which wants one side unsigned and sums pairs into 16 bits, saturating: each
 //! format says why its pairs fit.
 
+// Intrinsics come by the dozen, and loops with an index unroll into registers.
+#![allow(clippy::wildcard_imports, clippy::needless_range_loop)]
+
 mod act;
 mod block32;
 mod exact;

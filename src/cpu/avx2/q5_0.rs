@@ -15,6 +15,6 @@ impl Weights for BlockQ5_0 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn unpack(&self) -> Self::Unpacked {
-        Signed { d: scale(self.d), q: _mm256_sub_epi8(quants(&self.qh, &self.qs), _mm256_set1_epi8(16)) }
+        Signed { d: scale(self.d), q: _mm256_sub_epi8(quants(self.qh, &self.qs), _mm256_set1_epi8(16)) }
     }
 }

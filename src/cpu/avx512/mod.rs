@@ -3,6 +3,9 @@
 //! `dpbusd` multiplies unsigned bytes by signed ones, so weights are offset to be unsigned, and the offset times the
 //! activations is taken off again in integers: nothing is rounded by it.
 
+// Intrinsics come by the dozen, and loops with an index unroll into registers.
+#![allow(clippy::wildcard_imports, clippy::needless_range_loop)]
+
 mod act;
 mod block32;
 mod exact;

@@ -13,6 +13,6 @@ impl Weights for BlockQ5_0 {
     #[inline]
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn unpack(&self) -> Self::Unpacked {
-        Signed { d: scale(self.d), q: quants(&self.qh, &self.qs) }
+        Signed { d: scale(self.d), q: quants(self.qh, &self.qs) }
     }
 }

@@ -11,7 +11,7 @@ impl Weights for BlockQ5_0 {
 
     #[inline]
     fn unpack(&self) -> Block32 {
-        let q = quants(&self.qh, &self.qs).map(|q| q - 16);
+        let q = quants(self.qh, &self.qs).map(|q| q - 16);
         Block32 { d: self.d.to_f32(), m: 0.0, q }
     }
 }
