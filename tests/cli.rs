@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use common::{arg, chaski, finished, run, run_with_stdin, test_data, tiny_llama};
@@ -512,8 +513,10 @@ fn an_interrupt_ends_with_exit_code_130() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Half a second is plenty for it to be waiting for its input; it waits as long as the pipe is open.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // It says that it waits for its input, and then waits as long as the pipe is open.
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("reading the text"), "{said}");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));

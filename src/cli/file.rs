@@ -40,6 +40,8 @@ pub(super) fn read_stdin(what: &str) -> Result<Vec<u8>, Failure> {
     let mut stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         tracing::info!("reading {what} from the terminal; Ctrl-D ends it");
+    } else {
+        tracing::debug!("reading {what} from standard input");
     }
     let mut bytes = Vec::new();
     stdin

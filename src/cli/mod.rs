@@ -105,7 +105,7 @@ fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
 /// Until the engine is there: what was typed is checked all the same.
 fn conversation_not_built(model: &args::ModelArgs, engine: &args::EngineArgs) -> anyhow::Error {
     let checked = model.path().and_then(|_| options::EngineOptions::new(engine));
-    checked.map_or_else(Into::into, |_| Failure::usage("chat and run are not built yet").into())
+    checked.map_or_else(Into::into, |_| Failure::usage("chat is not built yet").into())
 }
 
 fn no_model() -> anyhow::Error {
