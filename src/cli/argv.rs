@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use clap::{ArgAction, Command};
 
 use super::args::NOT_BUILT_YET;
+use super::exit::Failure;
 
 /// llama.cpp's short flags of several letters, with the long flag each one stands for.
 pub const SHORT_FLAGS: &[(&str, &str)] = &[
@@ -18,11 +19,24 @@ pub const SHORT_FLAGS: &[(&str, &str)] = &[
     ("-ub", "--ubatch-size"),
 ];
 
+/// Flags that llama.cpp's users know and that have nothing to switch here, with what to do instead.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("-cnv", "`chaski chat` is a conversation"),
+    ("-no-cnv", "`chaski run` gives one answer"),
+    ("-st", "`chaski run` gives one answer"),
+    ("-fa", "attention never builds the full score matrix here"),
+    ("-hf", "name a file: nothing is downloaded"),
+    ("-e", "texts are taken as they are"),
+];
+
 /// Rewrite the arguments (without the program's name) into the spelling that `cli` declares.
 ///
 /// Values of flags and everything after `--` are left as they are. Where the first word is no command but may well be a
 /// file, or where a flag that belongs to a command comes first, `chat` is put before it.
-pub fn normalize(cli: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+///
+/// # Errors
+/// A flag of one dash and several letters that is none of [`SHORT_FLAGS`]: clap would read `-fa` as `-f a`.
+pub fn normalize(cli: &Command, args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Failure> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     let mut first = first_word(cli, &args);
     if let First::Model(at) = first {
@@ -57,12 +71,39 @@ pub fn normalize(cli: &Command, args: impl IntoIterator<Item = OsString>) -> Vec
         only_words = arg == "--";
         let Some(text) = arg.to_str().filter(|t| t.starts_with('-')) else { continue };
         let spelled = spelling(text);
+        if !spelled.starts_with("--") && !is_short(&known, &spelled) {
+            let hint =
+                ELSEWHERE.iter().find(|(flag, _)| *flag == spelled).map(|(_, hint)| format!(": {hint}"));
+            let why = format!("there is no flag {}{}", spelled.escape_debug(), hint.unwrap_or_default());
+            return Err(Failure::usage(why));
+        }
         is_value = takes_value(&spelled);
         if spelled != text {
             *arg = spelled.into();
         }
     }
-    args
+    Ok(args)
+}
+
+/// Whether a word with one dash is what it looks like: a number, one letter (which clap knows or refuses by name), letters
+/// that are all switches (`-vv`), or a letter with a number or path attached (`-t4`, `-f./prompt`).
+fn is_short(known: &[&clap::Arg], word: &str) -> bool {
+    let mut letters = word.trim_start_matches('-').chars();
+    let (first, rest) = (letters.next(), letters.as_str());
+    if rest.is_empty() {
+        return !ELSEWHERE.iter().any(|(flag, _)| *flag == word);
+    }
+    if first.is_some_and(|c| c.is_ascii_digit() || c == '.') {
+        return true;
+    }
+    let find = |letter: char| known.iter().find(|arg| arg.get_short() == Some(letter));
+    match first.and_then(find).map(|arg| arg.get_action()) {
+        Some(ArgAction::Set | ArgAction::Append) => {
+            rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '=' | '.' | '/'))
+        }
+        Some(_) => rest.chars().all(|c| find(c).is_some() || c == 'h'),
+        None => false,
+    }
 }
 
 /// One flag as clap knows it: `-ngl=3` is `--gpu-layers=3`, `--top_k` is `--top-k`.
@@ -133,7 +174,7 @@ mod tests {
 
     fn normalized(line: &str) -> String {
         let args = line.split_whitespace().map(OsString::from);
-        let args = normalize(&Cli::command(), args);
+        let args = normalize(&Cli::command(), args).unwrap();
         args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -158,6 +199,18 @@ mod tests {
             normalized("run m.gguf --top_k 4 --override_kv a_b=int:1"),
             "run m.gguf --top-k 4 --override-kv a_b=int:1"
         );
+    }
+
+    #[test]
+    fn a_short_flag_of_several_letters_that_is_not_known_is_refused_by_name() {
+        for flag in ["-fa", "-no-cnv", "-hf", "-e", "-ngll", "-tx", "-temp"] {
+            let args = ["run", "m.gguf", flag, "x"].map(OsString::from);
+            let said = normalize(&Cli::command(), args).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("there is no flag {flag}")), "{said}");
+        }
+        for line in ["run m.gguf -t4 -n-1 -c=5 -vv -f./x -vq -h", "tokenize m.gguf -1 -12", "run m.gguf -x"] {
+            assert_eq!(normalized(line), line);
+        }
     }
 
     #[test]

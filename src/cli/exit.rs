@@ -4,10 +4,11 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::backend::BackendError;
+use crate::chat::generate::GenerateError;
 use crate::chat::template::TemplateError;
 use crate::engine::EngineError;
 use crate::model::ModelError;
-use crate::tokenizer;
+use crate::{sample, tokenizer};
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,24 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(match error {
             TemplateError::Messages => Exit::Input,
             TemplateError::Unknown { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<GenerateError>() {
+        return match error {
+            GenerateError::PromptTooLong { .. } => Some(Exit::DoesNotFit),
+            GenerateError::EmptyPrompt => Some(Exit::Usage),
+            // The cause beneath decides.
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<sample::Error>() {
+        return Some(match error {
+            sample::Error::Param { .. }
+            | sample::Error::Order(_)
+            | sample::Error::LogitBias(_)
+            | sample::Error::BiasedToken { .. } => Exit::Usage,
+            sample::Error::Logit { .. } => Exit::Input,
             _ => Exit::Failed,
         });
     }

@@ -55,7 +55,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn parse_and_run(args: Vec<OsString>) -> Exit {
     let mut definition = Cli::command();
     definition.build();
-    let args = argv::normalize(&definition, args);
+    let args = match argv::normalize(&definition, args) {
+        Ok(args) => args,
+        Err(error) => return end(Err(error.into()), Terminal::detect(&args::OutputArgs::default()).color),
+    };
     let parsed = Cli::command()
         .try_get_matches_from(std::iter::once("chaski".into()).chain(args))
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -80,7 +83,6 @@ fn end(result: anyhow::Result<()>, color: bool) -> Exit {
     let Err(error) = result else { return Exit::Done };
     let exit = exit::exit_of(&error);
     if exit != Exit::Done {
-        tracing::debug!("exit code {}", exit as u8);
         output::print_error(&exit::report(&error), color);
     }
     exit
