@@ -87,7 +87,7 @@ fn wrong_usage_is_exit_code_2_and_names_what_is_wrong() {
         (&["run", model, "extra"], "extra"),
         (&["run", model, "-fa", "-p", "x"], "no flag -fa"),
         (&["run", model, "-no-cnv", "-p", "x"], "chaski run"),
-        (&["run", model, "-p", "x", "--logit-bias", "9999+1"], "9999"),
+        (&["run", model, "-q", "-p", "x", "--logit-bias", "9999+1"], "9999"),
         (&["completions", "cobol"], "cobol"),
         (&["man", "nonsense"], "nonsense"),
     ];
