@@ -119,10 +119,10 @@ fn special_tokens_of_real_models() {
         let ends: Vec<&[u8]> =
             tokenizer.end_of_generation().iter().map(|id| tokenizer.token_bytes(*id)).collect();
         let (bos, expected): (bool, &[&str]) = match path.file_stem().unwrap().to_str().unwrap() {
-            "llama-bpe" => (true, &["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"]),
+            "llama-bpe" => (true, &["<|end_of_text|>", "<|eot_id|>"]),
             "llama-spm" => (true, &["</s>"]),
             "phi-3" => (true, &["</s>", "<|endoftext|>", "<|end|>"]),
-            "qwen2" => (false, &["<|endoftext|>", "<|im_end|>"]),
+            "qwen2" => (false, &["</s>", "<|endoftext|>", "<|im_end|>"]),
             "gpt-2" => (false, &["<|endoftext|>"]),
             "deepseek-llm" => (true, &["<｜end▁of▁sentence｜>"]),
             _ => continue,

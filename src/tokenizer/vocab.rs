@@ -242,6 +242,11 @@ impl Vocab {
         self.index.find(hash, |id| slice(&self.arena, &self.keys[*id as usize]) == key).copied()
     }
 
+    /// Whether [`Vocab::find`] finds this token by this key; true only if so, and false where looking is needed.
+    pub fn is_found(&self, id: u32, key: &[u8]) -> bool {
+        self.duplicates == 0 && !key.is_empty() && self.key(id) == key
+    }
+
     /// The token with this key, if merging may produce it.
     pub fn find_mergeable(&self, key: &[u8]) -> Option<u32> {
         self.find(key).filter(|id| self.is_mergeable(*id))
