@@ -9,6 +9,7 @@ pub mod exec;
 pub mod graph;
 pub mod kv;
 pub mod machine;
+pub mod measure;
 pub mod model;
 pub mod sample;
 pub mod tensor;

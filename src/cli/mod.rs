@@ -17,6 +17,7 @@ mod man;
 
 pub mod options;
 pub mod output;
+mod perplexity;
 mod progress;
 mod run;
 mod talk;
@@ -98,6 +99,7 @@ fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
         Command::Logits(args) => logits::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args, terminal),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

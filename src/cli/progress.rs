@@ -20,6 +20,14 @@ pub(super) fn tokens(terminal: Terminal, label: &str, total: u64) -> ProgressBar
     styled(label, total, "{msg} {wide_bar} {pos}/{len} tokens {eta}")
 }
 
+/// As [`bytes`], over windows of a text.
+pub(super) fn windows(terminal: Terminal, label: &str, total: u64) -> ProgressBar {
+    if !terminal.progress {
+        return ProgressBar::hidden();
+    }
+    styled(label, total, "{msg} {wide_bar} {pos}/{len} windows {eta}")
+}
+
 fn styled(label: &str, total: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(total).with_message(label.to_owned());
     if let Ok(style) = ProgressStyle::with_template(template) {

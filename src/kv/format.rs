@@ -103,11 +103,6 @@ impl KvFormat {
         (info.header_bytes + dim.div_ceil(info.block_len) * info.block_bytes).next_multiple_of(ROW_ALIGN)
     }
 
-    /// Whether the values survive unrounded or rounded each by itself: no scale is shared.
-    pub fn is_float(self) -> bool {
-        matches!(self, KvFormat::F32 | KvFormat::F16 | KvFormat::BF16)
-    }
-
     /// Store a row: `row_bytes(values.len())` bytes.
     ///
     /// # Panics

@@ -30,10 +30,14 @@ pub(super) const NL: u16 = 1 << 11;
 pub(super) const SPACE: u16 = 1 << 12;
 /// `/` alone.
 pub(super) const SLASH: u16 = 1 << 13;
+/// Decimal digit, `\d`.
+pub(super) const ND: u16 = 1 << 14;
+/// What words are made of, `\w`.
+pub(super) const WORD: u16 = 1 << 15;
 /// Any letter.
 pub(super) const L: u16 = LU | LL | LT | LM | LO;
 
-const UNICODE: [(&str, u16); 11] = [
+const UNICODE: [(&str, u16); 13] = [
     (r"\p{Lu}", LU),
     (r"\p{Ll}", LL),
     (r"\p{Lt}", LT),
@@ -45,6 +49,8 @@ const UNICODE: [(&str, u16); 11] = [
     (r"\p{S}", S),
     (r"\s", WS),
     (r"\p{Han}", HAN),
+    (r"\d", ND),
+    (r"\w", WORD),
 ];
 
 /// The bits of every character, indexed by code point.
@@ -122,12 +128,13 @@ mod tests {
     #[test]
     fn classes() {
         let of = |c: char| table()[c as usize];
-        assert_eq!(of('a'), LL);
-        assert_eq!(of('É'), LU);
-        assert_eq!(of('ǅ'), LT);
-        assert_eq!(of('中'), LO | HAN);
+        assert_eq!(of('a'), LL | WORD);
+        assert_eq!(of('É'), LU | WORD);
+        assert_eq!(of('ǅ'), LT | WORD);
+        assert_eq!(of('中'), LO | HAN | WORD);
         assert_eq!(of('½'), N);
-        assert_eq!(of('\u{301}'), M);
+        assert_eq!(of('٣'), N | ND | WORD);
+        assert_eq!(of('\u{301}'), M | WORD);
         assert_eq!(of('\u{85}'), WS);
         assert_eq!(of('\u{1C}'), 0);
         assert_eq!(of('\n'), WS | NL);

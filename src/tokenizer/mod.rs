@@ -5,10 +5,12 @@
 //! (`pre`). What they do is what llama.cpp does with the same file, with these exceptions, each on purpose:
 //!
 //! - merging never produces a control, unknown or byte token, so text that looks like one stays text;
-//! - bytes that are not UTF-8 are kept: they come back when the ids are decoded (llama.cpp's BPE puts U+FFFD);
+//! - bytes that are not UTF-8 are kept where the vocabulary has tokens for them: they come back when the ids are
+//!   decoded (llama.cpp's BPE puts U+FFFD);
 //! - where special tokens overlap in the text, the leftmost is taken and the longest of several;
 //! - an id of 0xFFFFFFFF means that there is no such token, also where the kind has a default;
 //! - a `gpt2` file that names no BOS or EOS token has none (llama.cpp takes token 11, which was Falcon's);
+//! - an ideographic space counts among `deepseek-llm`'s punctuation, as its pattern says;
 //! - upper and lower case count beyond ASCII where the model's own pattern says so (`tekken`, `gpt-4o`, ...).
 
 mod bpe;
@@ -162,13 +164,15 @@ impl Tokenizer {
 
         let algorithm = match pre {
             None => Algorithm::Spm(Spm::new(&vocab, &source.scores, special.unknown)?),
-            Some(pre) => Algorithm::Bpe(Bpe::new(&vocab, pre, &source.merges, special.unknown)?),
+            Some(pre) => Algorithm::Bpe(Bpe::new(&vocab, pre, &source.merges)?),
         };
-        if vocab.missing_bytes() > 0 {
-            let instead = if special.unknown.is_some() { "become the unknown token" } else { "are left out" };
+        // That a vocabulary lacks the bytes that UTF-8 never has is common and does no harm.
+        let missing = vocab.missing_bytes().filter(|byte| !matches!(byte, 0xC0 | 0xC1 | 0xF5..)).count();
+        if missing > 0 {
+            let unknown = kind == Kind::Spm && special.unknown.is_some();
+            let instead = if unknown { "become the unknown token" } else { "are left out" };
             warnings.push(format!(
-                "tokenizer.ggml.tokens: no token for {} of the 256 bytes: where text needs them, they {instead}",
-                vocab.missing_bytes()
+                "tokenizer.ggml.tokens: {missing} of the bytes of UTF-8 have no token: where text needs them, they {instead}"
             ));
         }
         let strips = strips(source, &vocab, &known);
@@ -203,7 +207,8 @@ impl Tokenizer {
         })
     }
 
-    /// The token ids of a text. Text is bytes, and need not be UTF-8: no byte is lost.
+    /// The token ids of a text. Text is bytes, and need not be UTF-8: no byte is lost, unless the
+    /// vocabulary is byte-pair encoded and lacks tokens for some bytes; then what is not UTF-8 becomes U+FFFD.
     pub fn encode(&self, text: impl AsRef<[u8]>, options: EncodeOptions) -> Vec<u32> {
         let text = text.as_ref();
         let parsed = 0..text.len();
@@ -394,3 +399,6 @@ fn strips(source: &Source<'_>, vocab: &Vocab, known: &Known) -> Vec<(u32, Strip)
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,6 @@ pub(super) const PRE_TOKENIZERS: &[(&[&str], PreTokenizer)] = &[
     (&["deepseek-llm"], plain(DEEPSEEK_LLM)),
     (&["deepseek-coder"], plain(DEEPSEEK_CODER)),
     (&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], plain(DEEPSEEK3)),
-    (&["afmoe"], plain(AFMOE)),
     (&["youtu"], whole_words(YOUTU)),
     (&["tekken"], whole_words_bos(TEKKEN)),
     (&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], plain(GPT4O)),
@@ -288,12 +287,6 @@ const DEEPSEEK3_WORDS: Stage = Stage::Match(&[
 ]);
 const DEEPSEEK3: &[Stage] = &[Stage::Match(&[DIGITS_3]), Stage::Match(&[CJK]), DEEPSEEK3_WORDS];
 
-const AFMOE: &[Stage] = &[
-    Stage::DigitsFromRight,
-    Stage::Match(&[Alt::Seq(&[some(Set::Ranges(ASIAN_SCRIPTS))])]),
-    DEEPSEEK3_WORDS,
-];
-
 const YOUTU: &[Stage] = &[
     Stage::Match(&[
         Alt::Seq(&[some(Set::Ranges(&[('\u{AC00}', '\u{D7A3}'), ('\u{3131}', '\u{318E}')]))]),
@@ -368,24 +361,6 @@ const WIDE_PUNCTUATION: &[(char, char)] = &[
     ('\u{FF0C}', '\u{FF0C}'),
     ('\u{3001}', '\u{303F}'),
     ('\u{FE30}', '\u{FE4F}'),
-];
-
-const ASIAN_SCRIPTS: &[(char, char)] = &[
-    ('\u{4E00}', '\u{9FFF}'),
-    ('\u{3400}', '\u{4DBF}'),
-    ('\u{F900}', '\u{FAFF}'),
-    ('\u{3040}', '\u{309F}'),
-    ('\u{30A0}', '\u{30FF}'),
-    ('\u{FF65}', '\u{FF9F}'),
-    ('\u{2F00}', '\u{2FDF}'),
-    ('\u{E40}', '\u{E7F}'),
-    ('\u{E80}', '\u{EFF}'),
-    ('\u{1780}', '\u{17FF}'),
-    ('\u{1000}', '\u{109F}'),
-    ('\u{AA60}', '\u{AA7F}'),
-    ('\u{A9E0}', '\u{A9FF}'),
-    ('\u{AC00}', '\u{D7AF}'),
-    ('\u{1100}', '\u{11FF}'),
 ];
 
 /// Letters of the scripts that have case, as deepseek-llm's `tokenizer.json` lists them.
@@ -478,3 +453,7 @@ const CASED_LETTERS: &[(char, char)] = &[
     ('\u{118A0}', '\u{118DF}'),
     ('\u{1E900}', '\u{1E943}'),
 ];
+
+#[cfg(test)]
+#[path = "pre_tests.rs"]
+mod tests;

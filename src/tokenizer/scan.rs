@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::class::{self, L, LL, LM, LO, LT, LU, M, N, NL, WS};
+use super::class::{self, L, LL, LM, LO, LT, LU, M, N, ND, NL, WORD, WS};
 
 /// A set of characters.
 #[derive(Clone, Copy)]
@@ -75,8 +75,7 @@ pub(super) enum Stage {
     Match(&'static [Alt]),
     /// `\s+$`: white space at the end of the piece.
     TrailingSpace,
-    /// Each run of digits in groups of three, counted from its right end; what follows is cut only before digits'
-    /// groups, as llama.cpp's `afmoe` scanner cuts it.
+    /// `\d{1,3}(?=(?:\d{3})*\b)`: a number in groups of three digits, counted from its end.
     DigitsFromRight,
 }
 
@@ -132,19 +131,18 @@ fn cut(
         Stage::DigitsFromRight => {
             let mut at = piece.start;
             while at < piece.end {
-                let (run, n) = scan.run(Set::In(N), at, u32::MAX);
-                if n == 0 {
-                    at = scan.get(at).1;
+                let (run, n) = scan.run(Set::In(ND), at, u32::MAX);
+                let goes_on = scan.peek(run).is_some_and(|(c, _)| scan.class(c) & WORD != 0);
+                if n == 0 || goes_on {
+                    at = if n == 0 { scan.get(at).1 } else { run };
                     continue;
                 }
-                let mut group = n % 3;
+                next(done, at);
+                let mut group = if n % 3 == 0 { 3 } else { n % 3 };
                 while at < run {
-                    if group > 0 {
-                        at = scan.run(Set::In(N), at, group).0;
-                        next(done, at);
-                        done = at;
-                    }
-                    group = 3;
+                    done = scan.run(Set::In(ND), at, group).0;
+                    next(at, done);
+                    (at, group) = (done, 3);
                 }
             }
         }

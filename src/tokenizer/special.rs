@@ -211,11 +211,15 @@ impl SpecialTokens {
             let slot = slot(self);
             if slot.is_none() {
                 *slot = names.iter().find_map(|name| known.get(name));
-                slot.iter().for_each(|id| vocab.set_kind(*id, TokenKind::Control));
+                if let Some(id) = *slot {
+                    vocab.set_kind(id, TokenKind::Control);
+                }
             }
         }
         let mut ends: Vec<u32> = ENDS.iter().filter_map(|name| known.get(name)).collect();
-        ends.iter().for_each(|id| vocab.set_kind(*id, TokenKind::Control));
+        for id in &ends {
+            vocab.set_kind(*id, TokenKind::Control);
+        }
         HARMONY
             .iter()
             .filter_map(|name| known.get(name))

@@ -149,13 +149,15 @@ impl Vocab {
         let kind = self.kinds[self.pieces.len()];
         let start = self.arena.len();
         let span = |from: usize, to: usize| from as u32..to as u32;
-        let spelled = spelling.spell(text, &mut self.arena);
+        let as_it_is = kind.is_special() || kind == TokenKind::UserDefined;
+        // Beyond ASCII, a token that is matched as it is written is no bytes of GPT-2's alphabet: ÿ is not byte 255.
+        let spelled = (spelling == Spelling::EscapedSpaces || !as_it_is || text.is_ascii())
+            && spelling.spell(text, &mut self.arena);
         let key = span(start, self.arena.len());
         let from = self.arena.len();
-        let as_it_is = kind.is_special() || kind == TokenKind::UserDefined;
         let as_key = match spelling {
             Spelling::EscapedSpaces => as_it_is || !text.contains('\u{2581}'),
-            Spelling::ByteLevel => spelled && (!as_it_is || text.is_ascii()),
+            Spelling::ByteLevel => spelled,
         };
         let piece = match (kind, byte) {
             (TokenKind::Unused | TokenKind::Undefined, _) => span(from, from),
@@ -186,18 +188,16 @@ impl Vocab {
         }
         self.max_key = self.max_key.max(key.len());
         let hash = self.hasher.hash_one(key);
-        match self.index.find_mut(hash, |other| slice(&self.arena, &self.keys[*other as usize]) == key) {
-            Some(other) => {
-                self.duplicates += 1;
-                let (new, old) = (self.kinds[id as usize], self.kinds[*other as usize]);
-                if new.is_mergeable() || !old.is_mergeable() {
-                    *other = id;
-                }
+        let found = self.index.find_mut(hash, |other| slice(&self.arena, &self.keys[*other as usize]) == key);
+        if let Some(other) = found {
+            self.duplicates += 1;
+            let (new, old) = (self.kinds[id as usize], self.kinds[*other as usize]);
+            if new.is_mergeable() || !old.is_mergeable() {
+                *other = id;
             }
-            None => {
-                let rehash = |t: &u32| self.hasher.hash_one(slice(&self.arena, &self.keys[*t as usize]));
-                self.index.insert_unique(hash, id, rehash);
-            }
+        } else {
+            let rehash = |t: &u32| self.hasher.hash_one(slice(&self.arena, &self.keys[*t as usize]));
+            self.index.insert_unique(hash, id, rehash);
         }
     }
 
@@ -242,6 +242,11 @@ impl Vocab {
         self.index.find(hash, |id| slice(&self.arena, &self.keys[*id as usize]) == key).copied()
     }
 
+    /// Whether [`Vocab::find`] finds this token by this key; true only if so, and false where looking is needed.
+    pub fn is_found(&self, id: u32, key: &[u8]) -> bool {
+        self.duplicates == 0 && !key.is_empty() && self.key(id) == key
+    }
+
     /// The token with this key, if merging may produce it.
     pub fn find_mergeable(&self, key: &[u8]) -> Option<u32> {
         self.find(key).filter(|id| self.is_mergeable(*id))
@@ -257,9 +262,9 @@ impl Vocab {
         self.bytes[byte as usize]
     }
 
-    /// How many of the 256 bytes no token spells.
-    pub fn missing_bytes(&self) -> usize {
-        self.bytes.iter().filter(|id| **id == NONE).count()
+    /// The bytes that no token spells.
+    pub fn missing_bytes(&self) -> impl Iterator<Item = u8> {
+        (0..=255).filter(|byte| self.byte(*byte) == NONE)
     }
 }
 

@@ -58,6 +58,8 @@ pub enum Command {
     Template(TemplateArgs),
     /// Write the logits of every position for exactly the token ids given
     Logits(Box<LogitsArgs>),
+    /// Measure how well a model predicts a text, by llama.cpp's definition
+    Perplexity(Box<PerplexityArgs>),
     /// Show the CPU features, the kernel set chosen, memory and GPU adapters
     Devices(DevicesArgs),
     /// Print a completion script for a shell
@@ -240,6 +242,26 @@ pub struct LogitsArgs {
     pub engine: EngineArgs,
 }
 
+/// `chaski perplexity`
+#[derive(Debug, Args)]
+pub struct PerplexityArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    /// The text
+    #[arg(short, long, value_name = "TEXT")]
+    pub file: PathBuf,
+    /// Only the first windows of the text
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    /// One JSON object instead of text
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub engine: EngineArgs,
+}
+
 /// `chaski devices`
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
@@ -265,7 +287,7 @@ pub struct ManArgs {
 }
 
 /// The commands of the contract that later versions bring: named, so that nobody takes them for a file.
-pub const NOT_BUILT_YET: &[&str] = &["bench", "perplexity", "quantize", "imatrix", "compare", "embed"];
+pub const NOT_BUILT_YET: &[&str] = &["bench", "quantize", "imatrix", "compare", "embed"];
 
 /// A token id, with spaces around it passed over: `1, 2, 3` is typed as often as `1,2,3`.
 fn token_id(text: &str) -> Result<u32, String> {

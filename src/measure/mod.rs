@@ -1,0 +1,5 @@
+//! Measures of a model: how well it predicts a text.
+
+mod perplexity;
+
+pub use perplexity::{Perplexity, Window, perplexity, windows};
