@@ -78,7 +78,7 @@ impl Act {
             Act::F32 => 4,
             // scale f32, scale times the sum of the quants f32, quants
             Act::Q8x32 => 4 + 4 + 32,
-            // scale f32, quants, sums of 16 quants each as i16 (x16), padding to a multiple of 64
+            // quants, sums of 16 quants each as i16 (x16), scale f32, padding to a multiple of 64
             Act::Q8x256 => 320,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Reads `models/wiki-7m*` and `text/` of the folder that `CHASKI_TEST_DATA` names.
 
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,7 +78,7 @@ fn a_quantized_cache_loses_no_more_than_llama_cpps() {
         let mut row = format!("{format:<9}");
         for (rotate_k, rotate_v) in [(false, false), (true, false), (false, true), (true, true)] {
             let got = measure(&data, &model, KvChoice { k: format, v: format, rotate_k, rotate_v }, 60);
-            row += &format!("  {got:.4} ({:+.3}%)", (got / base - 1.0) * 100.0);
+            write!(row, "  {got:.4} ({:+.3}%)", (got / base - 1.0) * 100.0).unwrap();
         }
         eprintln!("{row}  llama.cpp {}", data.want["perplexity_kv_cache_of_f16_model"][format.name()]);
         let by_default = measure(&data, &model, KvChoice::new(format, format), 60);

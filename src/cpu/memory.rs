@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use chaski_gguf::Gguf;
 
+use super::kernel::OutTile;
 use crate::backend::{Buffer, Weight};
 
 /// Cache lines and the widest vectors are this long.
@@ -144,16 +145,23 @@ impl Dst {
         // by this function's, and aligned since `T` is no wider than 64 bytes.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.cast::<T>().add(start), end.max(start) - start) }
     }
-    /// The start of the window, for kernels that write at a stride.
-    pub(crate) fn ptr(&self) -> *mut u8 {
-        self.ptr
+    /// A tile of a matrix product that begins `at` values into the window, `stride` values from a column to the next.
+    ///
+    /// # Safety
+    /// As [`Dst::slice`], for the rows and columns of the tile that it serves.
+    pub(crate) unsafe fn tile(&self, at: usize, stride: usize) -> OutTile<'_> {
+        let len = self.bytes / size_of::<f32>();
+        let at = at.min(len);
+        #[allow(
+            clippy::cast_ptr_alignment,
+            reason = "the window is aligned to 64 bytes by the contract of `new`"
+        )]
+        let start = self.ptr.cast::<f32>();
+        // SAFETY: inside the window, which is valid by the contract of `new`, and not aliased by this function's.
+        unsafe { OutTile::from_raw(start.add(at), len - at, stride) }
     }
     /// The same memory for reading, once the step has run.
     pub(crate) fn as_src(&self) -> Src {
         Src { ptr: self.ptr, bytes: self.bytes }
-    }
-    /// Its size.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
     }
 }

@@ -17,8 +17,14 @@ struct CpuPlan {
     team: Arc<Team>,
     threads: usize,
     checks: Option<Vec<Check>>,
-    /// What the steps' windows point into.
-    _holds: (Arc<dyn Buffer>, Vec<Arc<dyn Weight>>, Vec<KvLayer>),
+    _holds: Holds,
+}
+
+/// What the steps' windows point into.
+struct Holds {
+    _arena: Arc<dyn Buffer>,
+    _weights: Vec<Arc<dyn Weight>>,
+    _kv: Vec<KvLayer>,
 }
 
 /// A step's values, to be looked at for `--check`.
@@ -55,8 +61,6 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
     let of_tokens = graph.nodes().iter().find(|n| n.op == Op::Input(Input::Tokens));
     let threads =
         if of_tokens.is_none_or(|n| n.shape.len() > 1) { options.threads_batch } else { options.threads };
-    let weights = segment.weights.iter().flatten().cloned().collect();
-    let kv = segment.kv.iter().flatten().cloned().collect();
     Ok(Box::new(CpuPlan {
         chunks: vec![0; steps.len()],
         progress: (0..steps.len()).map(|_| Progress::default()).collect(),
@@ -64,7 +68,11 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
         team: backend.team.clone(),
         threads,
         checks: options.check.then_some(checks),
-        _holds: (segment.arena.clone(), weights, kv),
+        _holds: Holds {
+            _arena: segment.arena.clone(),
+            _weights: segment.weights.iter().flatten().cloned().collect(),
+            _kv: segment.kv.iter().flatten().cloned().collect(),
+        },
     }))
 }
 

@@ -104,7 +104,7 @@ pub struct Engine {
 /// A graph lowered and laid out for its devices.
 fn compile(
     model: &Model,
-    kv: &KvChoice,
+    kv: KvChoice,
     shape: BatchShape,
     homes: &Homes,
     backends: &[&dyn Backend],
@@ -214,7 +214,7 @@ impl Engine {
         }
         let backends: Vec<&dyn Backend> = self.devices.iter().map(|d| &*d.backend).collect();
         let homes = Homes { weights: &self.homes.0, kv: &self.homes.1 };
-        let (lowered, layout) = compile(&self.model, &self.options.kv, shape, &homes, &backends)?;
+        let (lowered, layout) = compile(&self.model, self.options.kv, shape, &homes, &backends)?;
         let fits = self.devices.iter().zip(&layout.arena).all(|(d, bytes)| d.arena.bytes() >= *bytes);
         if !fits {
             // Plans hold windows into the arenas, so they go with them.

@@ -130,8 +130,8 @@ impl Model {
     ///
     /// # Errors
     /// A shape rule is broken, which the checks of `new` should have ruled out.
-    pub fn graph(&self, shape: BatchShape, kv: &KvChoice) -> Result<Graph> {
-        let mut cx = Cx::new(self, shape, *kv);
+    pub fn graph(&self, shape: BatchShape, kv: KvChoice) -> Result<Graph> {
+        let mut cx = Cx::new(self, shape, kv);
         let output = self.arch.build(&mut cx)?;
         Ok(cx.g.finish(output))
     }

@@ -3,7 +3,7 @@
 use super::matmul::{kernel, rows_per_chunk};
 use super::{Blocks, Ids, Planner, Result, Scratch, Step};
 use crate::backend::Inputs;
-use crate::cpu::kernel::{Kernel, OutTile, Tile};
+use crate::cpu::kernel::{Kernel, Tile};
 use crate::cpu::memory::{Dst, Src};
 
 struct Experts {
@@ -63,10 +63,8 @@ impl Experts {
         let act_bytes = self.kernel.act.row_bytes(k);
         let x = (pair / self.used * self.x_rows + if self.x_rows == 1 { 0 } else { pair % self.used })
             * act_bytes;
-        let at = pair * m + rows.start;
         // SAFETY: this chunk alone writes these rows of this pair's column.
-        let out =
-            unsafe { OutTile::from_raw(self.out.ptr().cast::<f32>().add(at), self.out.bytes() / 4 - at, m) };
+        let out = unsafe { self.out.tile(pair * m + rows.start, m) };
         self.kernel.run(&Tile {
             weights: &self.w.src.slice()[first..first + rows.len() * row_bytes],
             row_bytes,

@@ -22,7 +22,7 @@ pub(super) fn step(p: &Planner, act: Activation) -> Result<Box<dyn Step>> {
 fn glu<const GELU: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((out, &g), &u) in out.iter_mut().zip(gate).zip(up) {
         // tanh-GELU is x * sigmoid(2 z) with z = sqrt(2 / pi) (x + 0.044715 x^3).
-        let z = if GELU { 1.595_769_1 * g * (1.0 + 0.044_715 * g * g) } else { g };
+        let z = if GELU { 1.595_769_2 * g * (1.0 + 0.044_715 * g * g) } else { g };
         *out = g / (1.0 + exp(-z)) * u;
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Blocks, Planner, Result, Scratch, Step};
 use crate::backend::Inputs;
-use crate::cpu::kernel::{Kernel, OutTile, Tile};
+use crate::cpu::kernel::{Kernel, Tile};
 use crate::cpu::memory::{Dst, Src};
 use crate::tensor::{Act, DType};
 
@@ -32,7 +32,7 @@ pub(super) fn kernel(p: &Planner, w: &Blocks) -> Result<&'static Kernel> {
             w.format, kernel.act
         ));
     }
-    if w.shape.row() % act.block_len() != 0 {
+    if !w.shape.row().is_multiple_of(act.block_len()) {
         return Err(format!("rows of {} values are no whole blocks of {act:?}", w.shape.row()));
     }
     Ok(kernel)
@@ -61,9 +61,8 @@ impl Step for MatMul {
     fn run(&self, chunk: usize, _: &Inputs, _: &mut Scratch) {
         let (m, k, row_bytes) = (self.w.shape.rows(), self.w.shape.row(), self.w.row_bytes());
         let rows = chunk * self.per_chunk..((chunk + 1) * self.per_chunk).min(m);
-        let len = self.out.bytes() / 4 - rows.start;
         // SAFETY: the window holds m values for each column, this chunk writes only its rows of each.
-        let out = unsafe { OutTile::from_raw(self.out.ptr().cast::<f32>().add(rows.start), len, m) };
+        let out = unsafe { self.out.tile(rows.start, m) };
         self.kernel.run(&Tile {
             weights: &self.w.src.slice()[rows.start * row_bytes..rows.end * row_bytes],
             row_bytes,

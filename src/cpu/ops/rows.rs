@@ -12,7 +12,7 @@ const CHUNK: usize = 8192;
 /// A step whose result is `rows` rows of `row` values, each computed on its own by `f`.
 pub(crate) struct Rows<F> {
     row: usize,
-    rows: usize,
+    count: usize,
     out: Dst,
     f: F,
 }
@@ -23,7 +23,7 @@ where
 {
     /// `f(rows, out, inputs)` computes a range of rows into `out`, which holds just those.
     pub(crate) fn step(row: usize, rows: usize, out: Dst, f: F) -> Box<dyn Step> {
-        Box::new(Rows { row, rows, out, f })
+        Box::new(Rows { row, count: rows, out, f })
     }
 }
 
@@ -38,11 +38,11 @@ where
     F: Fn(Range<usize>, &mut [f32], &Inputs) + Send + Sync,
 {
     fn chunks(&mut self, _: &Inputs) -> usize {
-        self.rows.div_ceil(self.per_chunk())
+        self.count.div_ceil(self.per_chunk())
     }
     fn run(&self, chunk: usize, inputs: &Inputs, _: &mut Scratch) {
         let per = self.per_chunk();
-        let rows = chunk * per..((chunk + 1) * per).min(self.rows);
+        let rows = chunk * per..((chunk + 1) * per).min(self.count);
         // SAFETY: chunks take disjoint ranges of rows.
         let out = unsafe { self.out.slice(rows.start * self.row..rows.end * self.row) };
         (self.f)(rows, out, inputs);
