@@ -23,15 +23,16 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.kv + self.compute
+        self.weights.saturating_add(self.kv).saturating_add(self.compute)
     }
 }
 
 /// Bytes of the cache of `n_ctx` tokens in these formats.
 pub fn kv_bytes(model: &Model, n_ctx: usize, k: KvFormat, v: KvFormat) -> u64 {
     let hp = model.hparams();
-    let token = hp.n_layer * hp.n_head_kv * (k.row_bytes(hp.d_k) + v.row_bytes(hp.d_v));
-    n_ctx as u64 * token as u64
+    let token = (k.row_bytes(hp.d_k) + v.row_bytes(hp.d_v)) as u64;
+    // Saturating: heads and context may come from a file that means no good, and are refused by the sum.
+    [n_ctx, hp.n_layer, hp.n_head_kv].into_iter().fold(token, |bytes, n| bytes.saturating_mul(n as u64))
 }
 
 /// Work out what `model` takes with these options, without allocating any of it.

@@ -160,11 +160,14 @@ impl Engine {
                     kv.push(None);
                     continue;
                 }
-                let bytes =
-                    |format: KvFormat, dim: usize| options.n_ctx * hp.n_head_kv * format.row_bytes(dim);
+                let rows = |format: KvFormat, dim: usize, what: &str| {
+                    // Saturating: an absurd product is refused as memory that cannot be had.
+                    let heads = options.n_ctx.saturating_mul(hp.n_head_kv);
+                    backend.alloc(heads.saturating_mul(format.row_bytes(dim)), what)
+                };
                 kv.push(Some(KvLayer {
-                    k: backend.alloc(bytes(options.kv.k, hp.d_k), "the K cache")?,
-                    v: backend.alloc(bytes(options.kv.v, hp.d_v), "the V cache")?,
+                    k: rows(options.kv.k, hp.d_k, "the K cache")?,
+                    v: rows(options.kv.v, hp.d_v, "the V cache")?,
                     formats: (options.kv.k, options.kv.v),
                     capacity: options.n_ctx,
                 }));
