@@ -1,30 +1,29 @@
 //! Functions that the compiler can vectorize, where the library's are calls.
 
-/// e^x, within 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN for NaN.
-///
-/// Cody-Waite reduction to [-ln 2 / 2, ln 2 / 2], then a polynomial of degree 6 (Taylor's
-/// coefficients, whose remainder there is below 2^-24 relative).
+/// The exponential: `2^n * e^r` with `n` the integer nearest to `x / ln 2`, and `e^r` by its Taylor polynomial of
+/// degree 7, whose next term is below the last place for `|r| <= ln(2) / 2`. 0 below -87.3, infinity above 88.72, NaN
+/// for NaN. The vector forms of the instruction sets share its constants.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
+    use crate::cpu::vector::exp::{COEFFICIENTS, LN2_HIGH, LN2_LOW, MAX, MIN};
+    // Adding 1.5 * 2^23 leaves the integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    const LN2_HI: f32 = 0.693_145_75;
-    const LN2_LO: f32 = 1.428_606_8e-6;
-    let y = x.clamp(-104.0, 89.0);
-    let n = (y * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = (y - n * LN2_HI) - n * LN2_LO;
-    let p = 1.0
-        + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    // 2^n in two factors, so that results near both ends are right.
-    let half = (n * 0.5).trunc();
-    let power = |n: f32| f32::from_bits(((n as i32 + 127) as u32) << 23);
-    let e = p * power(half) * power(n - half);
-    if x < -87.3 {
+    let clamped = x.clamp(MIN, MAX);
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let polynomial = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
+    // 2^n in two factors: 2^128, for the largest `x`, is no f32.
+    let n = shifted.to_bits() as i32 - ROUND.to_bits() as i32;
+    let half = n >> 1;
+    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    let value = polynomial * power(half) * power(n - half);
+    if x < MIN {
         0.0
-    } else if x > 88.72 {
+    } else if x > MAX {
         f32::INFINITY
     } else {
-        e
+        value
     }
 }
 

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::exact::{accumulate, sum as sum_lanes};
+use crate::cpu::math::exp;
 use crate::cpu::vector::Vector;
 
 /// What the table holds.
@@ -82,29 +83,4 @@ fn exp_sum(x: &mut [f32], max: f32) -> f32 {
         *x = exp(*x - max);
     }
     sum(x)
-}
-
-/// The exponential: `2^n * e^r` with `n` the integer nearest to `x / ln 2`, and `e^r` by its Taylor polynomial of
-/// degree 7, whose next term is below the last place for `|r| <= ln(2) / 2`.
-fn exp(x: f32) -> f32 {
-    use crate::cpu::vector::exp::{COEFFICIENTS, LN2_HIGH, LN2_LOW, MAX, MIN};
-    // Adding 1.5 * 2^23 leaves the integer in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(MIN, MAX);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
-    let polynomial = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
-    // 2^n in two factors: 2^128, for the largest `x`, is no f32.
-    let n = shifted.to_bits() as i32 - ROUND.to_bits() as i32;
-    let half = n >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    let value = polynomial * power(half) * power(n - half);
-    if x < MIN {
-        0.0
-    } else if x > MAX {
-        f32::INFINITY
-    } else {
-        value
-    }
 }
