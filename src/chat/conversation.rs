@@ -223,9 +223,14 @@ impl Chat {
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
         emit: &mut dyn FnMut(&Piece) -> ControlFlow<()>,
     ) -> Result<Outcome, ChatError> {
-        let plain = EncodeOptions { add_special: false, parse_special: true };
-        let tokens = with_bos(&self.tokenizer, self.tokenizer.encode(text, plain));
+        let tokens = self.raw_prompt(text);
         self.generate(&tokens, options, watch, emit)
+    }
+
+    /// The tokens of raw text, as [`Chat::complete`] reads it.
+    pub fn raw_prompt(&self, text: &str) -> Vec<u32> {
+        let plain = EncodeOptions { add_special: false, parse_special: true };
+        with_bos(&self.tokenizer, self.tokenizer.encode(text, plain))
     }
 
     fn generate(

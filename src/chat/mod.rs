@@ -2,5 +2,8 @@
 
 pub mod conversation;
 pub mod generate;
+pub mod repl;
 pub mod template;
 pub mod text;
+pub mod transcript;
+mod turns;

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod argv;
+mod chat;
 mod completions;
 mod devices;
 
@@ -72,7 +73,7 @@ fn parse_and_run(args: Vec<OsString>) -> Exit {
         interrupt::install();
         match cli.command {
             _ if cli.version => version::run(),
-            Some(command) => run(command, terminal),
+            Some(command) => run(command, terminal, cli.output.verbose > 0),
             None => Err(no_model()),
         }
     });
@@ -90,9 +91,9 @@ fn end(result: anyhow::Result<()>, color: bool) -> Exit {
 }
 
 /// The dispatch: one line a command.
-fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
+fn run(command: Command, terminal: Terminal, verbose: bool) -> anyhow::Result<()> {
     match command {
-        Command::Chat(args) => Err(conversation_not_built(&args.model, &args.engine)),
+        Command::Chat(args) => chat::run(&args, terminal, verbose),
         Command::Run(args) => run::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args, terminal),
@@ -104,12 +105,6 @@ fn run(command: Command, terminal: Terminal) -> anyhow::Result<()> {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }
-}
-
-/// Until the engine is there: what was typed is checked all the same.
-fn conversation_not_built(model: &args::ModelArgs, engine: &args::EngineArgs) -> anyhow::Error {
-    let checked = model.path().and_then(|_| options::EngineOptions::new(engine));
-    checked.map_or_else(Into::into, |_| Failure::usage("chat is not built yet").into())
 }
 
 fn no_model() -> anyhow::Error {
