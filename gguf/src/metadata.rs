@@ -48,6 +48,11 @@ impl Gguf {
         self.find(key).map(|(value, _)| value)
     }
 
+    /// Where a key's value begins in the file, in bytes; none if the file does not have it or an override replaced it.
+    pub fn key_offset(&self, key: &str) -> Option<u64> {
+        self.find(key)?.1
+    }
+
     /// Every key with its value, in the order of the file; keys that only overrides give come last.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         let (header, data) = self.header_and_data();

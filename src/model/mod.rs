@@ -80,6 +80,21 @@ pub enum ModelError {
     Graph(#[from] GraphError),
 }
 
+impl ModelError {
+    /// The error with the place in the file of the key or tensor that it speaks of.
+    fn located(mut self, file: &Gguf) -> ModelError {
+        let (offset, why) = match &mut self {
+            ModelError::Key { key, why } => (file.key_offset(key), why),
+            ModelError::Tensor { name, why } => (file.tensor_info(name).map(|t| file.file_offset(t)), why),
+            _ => return self,
+        };
+        if let Some(offset) = offset {
+            *why = format!("{why} (byte offset {offset})");
+        }
+        self
+    }
+}
+
 /// The result of reading a model.
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
@@ -97,6 +112,10 @@ impl Model {
     /// # Errors
     /// The architecture is unknown, or a key or a tensor is missing or does not fit the others.
     pub fn new(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
+        Model::read(file.clone(), rope).map_err(|error| error.located(&file))
+    }
+
+    fn read(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
         let keys = hparams::Keys::new(&file)?;
         let arch =
             ARCHS.iter().find(|a| a.name() == keys.arch()).ok_or_else(|| ModelError::Architecture {

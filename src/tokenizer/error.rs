@@ -74,6 +74,14 @@ pub enum Error {
         /// The kinds that work.
         supported: &'static str,
     },
+    /// Any of the others, with its place in the file.
+    #[error("{error} (byte offset {offset})")]
+    At {
+        /// What is wrong.
+        error: Box<Error>,
+        /// Where the key's value begins in the file, in bytes.
+        offset: u64,
+    },
     /// A pre-tokenizer that is not in the table.
     #[error("tokenizer.ggml.pre: unknown pre-tokenizer '{pre}'; known are {known}")]
     UnknownPre {
@@ -82,4 +90,21 @@ pub enum Error {
         /// Every name in the table.
         known: String,
     },
+}
+
+impl Error {
+    /// The metadata key that it speaks of.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Error::Missing { key }
+            | Error::Type { key, .. }
+            | Error::Length { key, .. }
+            | Error::Id { key, .. }
+            | Error::Element { key, .. }
+            | Error::TooLarge { key, .. } => key,
+            Error::LaterKind { .. } | Error::UnknownKind { .. } => "tokenizer.ggml.model",
+            Error::UnknownPre { .. } => "tokenizer.ggml.pre",
+            Error::At { error, .. } => error.key(),
+        }
+    }
 }

@@ -121,7 +121,12 @@ impl Tokenizer {
     /// # Errors
     /// Of a kind or with a pre-tokenizer that is not known, or metadata that contradicts itself: see [`Error`].
     pub fn from_gguf(file: &Gguf) -> Result<Tokenizer, Error> {
-        Tokenizer::new(&Source::from_gguf(file)?)
+        Source::from_gguf(file).and_then(|source| Tokenizer::new(&source)).map_err(|error| {
+            match file.key_offset(error.key()) {
+                Some(offset) => Error::At { error: Box::new(error), offset },
+                None => error,
+            }
+        })
     }
 
     /// Build a tokenizer from its parts.
