@@ -17,7 +17,8 @@ const ALIGN: usize = 64;
 /// Zeroed memory, aligned to 64 bytes. Several threads write to disjoint parts of it at once, so it
 /// is only ever reached through [`Src`] and [`Dst`] windows.
 pub(crate) struct CpuBuffer {
-    ptr: NonNull<u8>,
+    /// What was allocated; the buffer begins at the first aligned byte of it.
+    allocated: NonNull<u8>,
     layout: Layout,
     bytes: usize,
 }
@@ -28,23 +29,27 @@ unsafe impl Send for CpuBuffer {}
 unsafe impl Sync for CpuBuffer {}
 
 impl CpuBuffer {
-    /// `bytes` of zeroed memory; none if the system refuses. The system provides pages when they
-    /// are first touched, so a large cache costs what is used of it.
+    /// `bytes` of zeroed memory; none if the system refuses. Pages come from the system when they are first touched, so a
+    /// large cache costs what is used of it. (Asked for this alignment outright, the allocator would fill the memory
+    /// with zeros itself and so touch all of it.)
     pub(crate) fn new(bytes: usize) -> Option<CpuBuffer> {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
+        let layout = Layout::from_size_align(bytes.checked_add(ALIGN)?, align_of::<u128>()).ok()?;
         // SAFETY: the layout's size is not zero.
-        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(CpuBuffer { ptr, layout, bytes })
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(CpuBuffer { allocated, layout, bytes })
     }
     pub(crate) fn ptr(&self) -> *mut u8 {
-        self.ptr.as_ptr()
+        let start = self.allocated.as_ptr();
+        let skip = start.addr().next_multiple_of(ALIGN) - start.addr();
+        // SAFETY: `new` has allocated ALIGN bytes more than the buffer has, and less than that is skipped.
+        unsafe { start.add(skip) }
     }
 }
 
 impl Drop for CpuBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated by `new` with this layout, and freed once.
-        unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+        unsafe { dealloc(self.allocated.as_ptr(), self.layout) }
     }
 }
 
@@ -163,5 +168,38 @@ impl Dst {
     /// The same memory for reading, once the step has run.
     pub(crate) fn as_src(&self) -> Src {
         Src { ptr: self.ptr, bytes: self.bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_zeroed_and_aligned() {
+        for bytes in [0, 1, 63, 64, 4097, 1 << 20] {
+            let buffer = CpuBuffer::new(bytes).unwrap();
+            assert_eq!((buffer.ptr().addr() % ALIGN, Buffer::bytes(&buffer)), (0, bytes));
+            // SAFETY: the buffer holds that many bytes and nobody writes to it.
+            let window = unsafe { Src::new(buffer.ptr(), bytes) };
+            assert!(window.slice::<u8>().iter().all(|b| *b == 0));
+        }
+    }
+
+    #[test]
+    fn an_absurd_size_is_refused() {
+        assert!(CpuBuffer::new(usize::MAX).is_none());
+        assert!(CpuBuffer::new(usize::MAX / 2).is_none());
+    }
+
+    #[test]
+    fn slices_are_cut_to_their_window() {
+        let buffer = CpuBuffer::new(64).unwrap();
+        // SAFETY: the window is the buffer, and only this test touches it.
+        let window = unsafe { Dst::new(buffer.ptr(), 64) };
+        // SAFETY: one slice exists at a time.
+        assert_eq!(unsafe { window.slice::<f32>(10..100) }.len(), 6);
+        // SAFETY: as above.
+        assert_eq!(unsafe { window.slice::<f32>(100..200) }.len(), 0);
     }
 }
