@@ -159,3 +159,138 @@ impl Team {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::AtomicU64;
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A value for each chunk, made from all values of the step before: a chunk that starts too early, runs twice or not
+    /// at all changes everything after it.
+    struct Mix {
+        before: Arc<Vec<AtomicU64>>,
+        mine: Arc<Vec<AtomicU64>>,
+        fails_at: Option<usize>,
+    }
+
+    impl Step for Mix {
+        fn chunks(&mut self, _: &Inputs) -> usize {
+            self.mine.len()
+        }
+        fn run(&self, chunk: usize, _: &Inputs, _: &mut Scratch) {
+            assert!(self.fails_at != Some(chunk), "a chunk that is meant to panic");
+            let mut sum = self.mine[chunk].load(Ordering::Relaxed) ^ chunk as u64;
+            for v in self.before.iter() {
+                sum = (sum ^ v.load(Ordering::Relaxed)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+            }
+            self.mine[chunk].store(sum, Ordering::Relaxed);
+        }
+    }
+
+    struct Steps {
+        steps: Vec<Box<dyn Step>>,
+        chunks: Vec<usize>,
+        progress: Vec<Progress>,
+        values: Vec<Arc<Vec<AtomicU64>>>,
+    }
+
+    /// As many steps as `lengths`, of so many chunks each (0 among them).
+    fn steps(lengths: &[usize], fails_at: Option<(usize, usize)>) -> Steps {
+        let new = |n: &usize| Arc::new((0..*n).map(|i| AtomicU64::new(i as u64)).collect::<Vec<_>>());
+        let values: Vec<_> = lengths.iter().map(new).collect();
+        let of_step = |i: usize| -> Box<dyn Step> {
+            let fails_at = fails_at.filter(|(step, _)| *step == i).map(|(_, chunk)| chunk);
+            Box::new(Mix { before: values[i.saturating_sub(1)].clone(), mine: values[i].clone(), fails_at })
+        };
+        let steps = (0..lengths.len()).map(of_step).collect();
+        let progress = lengths.iter().map(|_| Progress::default()).collect();
+        Steps { steps, chunks: lengths.to_vec(), progress, values }
+    }
+
+    impl Steps {
+        fn run(&self, team: &Team, threads: usize) {
+            team.run(threads, &self.steps, &self.chunks, &self.progress, &Inputs::default());
+        }
+        fn bytes(&self) -> Vec<u64> {
+            self.values.iter().flat_map(|v| v.iter().map(|x| x.load(Ordering::Relaxed))).collect()
+        }
+    }
+
+    /// The result of `f`, or a failed test where it hangs.
+    fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, wait) = mpsc::channel();
+        std::thread::spawn(move || done.send(f()));
+        wait.recv_timeout(Duration::from_secs(120)).expect("the team hangs, or a panic came through")
+    }
+
+    #[test]
+    fn tiny_steps_give_the_same_with_any_number_of_threads() {
+        let lengths: Vec<usize> = (0..120).map(|i| i * 7 % 13).collect();
+        let run = |threads| {
+            in_time({
+                let lengths = lengths.clone();
+                move || {
+                    let (team, steps) = (Team::new(threads).unwrap(), steps(&lengths, None));
+                    (0..3).for_each(|_| steps.run(&team, threads));
+                    steps.bytes()
+                }
+            })
+        };
+        let one = run(1);
+        for threads in [2, 3, 8] {
+            assert!(run(threads) == one, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_team_runs_with_fewer_threads_than_it_has() {
+        let team = Team::new(3).unwrap();
+        let run = |threads| {
+            let steps = steps(&[5, 1, 9], None);
+            steps.run(&team, threads);
+            steps.bytes()
+        };
+        assert_eq!(run(1), run(3));
+        assert_eq!(run(2), run(3));
+    }
+
+    #[test]
+    fn a_panic_in_a_chunk_comes_through_and_the_team_works_on() {
+        for threads in [1, 2, 3, 8] {
+            in_time(move || {
+                let team = Team::new(threads).unwrap();
+                for chunk in [0, 4, 8] {
+                    let bad = steps(&[4, 9, 3, 9], Some((1, chunk)));
+                    let run = catch_unwind(AssertUnwindSafe(|| bad.run(&team, threads)));
+                    assert!(run.is_err(), "{threads} threads: the panic was lost");
+                    assert_eq!(bad.bytes()[13..16], [0, 1, 2], "what follows did not run");
+                    let (good, want) = (steps(&[4, 9, 3], None), steps(&[4, 9, 3], None));
+                    good.run(&team, threads);
+                    want.run(&Team::new(1).unwrap(), 1);
+                    assert_eq!(good.bytes(), want.bytes());
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn two_thousand_plans_in_a_row_and_from_two_callers_at_once_all_end() {
+        in_time(|| {
+            let team = Team::new(4).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let steps = steps(&[3, 0, 1, 8], None);
+                        for _ in 0..1000 {
+                            steps.run(&team, 4);
+                        }
+                    });
+                }
+            });
+        });
+    }
+}

@@ -14,9 +14,10 @@ use chaski_gguf::Gguf;
 pub use memory::{MemoryPlan, plan_memory};
 pub use session::{Interrupted, Session};
 
-use crate::backend::{Backend, BackendError, Inputs, KvLayer};
+use crate::backend::{Backend, BackendError, Inputs, KvLayer, Why};
 use crate::cpu::{CpuBackend, CpuOptions};
 use crate::exec::{self, Device, Homes, Layout, Lowered, Prepared};
+use crate::graph::Op;
 use crate::kv::{Cells, CellsError, KvFormat, SeqPos, Visible};
 use crate::model::{BatchShape, KvChoice, Model, ModelError, RopeOptions};
 
@@ -32,7 +33,7 @@ pub struct EngineOptions {
     pub n_ctx: usize,
     /// Sequences that may share the cache, numbered from 0.
     pub n_sequences: u32,
-    /// Tokens that are evaluated at once.
+    /// Tokens that are evaluated at once, at least 1.
     pub n_ubatch: usize,
     /// How K and V rows are kept.
     pub kv: KvChoice,
@@ -95,10 +96,48 @@ pub struct Engine {
     options: EngineOptions,
     devices: Vec<Device>,
     homes: (Vec<usize>, Vec<usize>),
+    declined: Vec<(String, Why)>,
     cells: Cells,
     plans: VecDeque<(BatchShape, Prepared)>,
     inputs: Inputs,
     rows: Vec<f32>,
+}
+
+/// Ask every backend for what it declines, and bring the caches of layers whose attention or write is declined to the
+/// CPU with them: a cache is only read where it lives. Gives the names of the nodes declined, with the reasons.
+fn settle(
+    model: &Model,
+    options: &EngineOptions,
+    homes: &mut (Vec<usize>, Vec<usize>),
+    backends: &[&dyn Backend],
+) -> Result<Vec<(String, Why)>> {
+    let mut all: Vec<(String, Why)> = Vec::new();
+    for n_tokens in [options.n_ubatch.min(options.n_ctx), 1] {
+        let graph = model.graph(BatchShape { n_tokens, n_out: 1 }, options.kv)?;
+        loop {
+            let placement = exec::place(&graph, &Homes { weights: &homes.0, kv: &homes.1 }, backends);
+            let mut moved = false;
+            for (id, why) in placement.declined {
+                let node = graph.node(id);
+                for leaf in node.inputs.iter().filter_map(|input| graph.kv_leaf(*input)) {
+                    if let Op::Kv { layer, .. } = graph.node(leaf).op
+                        && let Some(home) = homes.1.get_mut(layer).filter(|home| **home != 0)
+                    {
+                        *home = 0;
+                        moved = true;
+                    }
+                }
+                let entry = (node.label(), why);
+                if !all.contains(&entry) {
+                    all.push(entry);
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// A graph lowered and laid out for its devices.
@@ -136,24 +175,25 @@ impl Engine {
     }
 
     /// An engine over several backends, the CPU first. `homes` gives for every weight and for every
-    /// cache layer the number of the backend that it lives on.
+    /// cache layer the number of the backend that it lives on. What a backend declines runs on the CPU, its weights and
+    /// caches with it; [`Engine::declined`] says what and why.
     ///
     /// # Errors
     /// Memory is refused.
     pub fn with_devices(
         model: Arc<Model>,
-        options: EngineOptions,
+        mut options: EngineOptions,
         backends: &[Arc<dyn Backend>],
-        homes: (Vec<usize>, Vec<usize>),
+        mut homes: (Vec<usize>, Vec<usize>),
     ) -> Result<Engine> {
+        options.n_ubatch = options.n_ubatch.max(1);
+        let refs: Vec<&dyn Backend> = backends.iter().map(|b| &**b).collect();
+        let declined = settle(&model, &options, &mut homes, &refs)?;
         let hp = model.hparams();
         let mut devices = Vec::new();
         for (number, backend) in backends.iter().enumerate() {
-            let mut weights = Vec::new();
-            for (decl, home) in model.weights().list().iter().zip(&homes.0) {
-                let here = *home == number;
-                weights.push(if here { Some(backend.load_weight(model.file(), decl.index)?) } else { None });
-            }
+            // Loaded where the first plan finds that they are used.
+            let weights = vec![None; model.weights().list().len()];
             let mut kv = Vec::new();
             for home in &homes.1 {
                 if *home != number {
@@ -181,6 +221,7 @@ impl Engine {
             options,
             devices,
             homes,
+            declined,
             cells,
             plans: VecDeque::new(),
             inputs: Inputs::default(),
@@ -204,6 +245,14 @@ impl Engine {
     pub fn cells(&mut self) -> &mut Cells {
         &mut self.cells
     }
+    /// Nodes that run on the CPU although their layer lives elsewhere, and why: the name with its layer (`attn-3`).
+    pub fn declined(&self) -> &[(String, Why)] {
+        &self.declined
+    }
+    /// Of the batch evaluated last: how many plans were run, and how many copies from device to device.
+    pub fn crossings(&self) -> (usize, usize) {
+        self.plans.front().map_or((0, 0), |(_, plan)| plan.crossings())
+    }
     /// Bytes of the intermediates over all devices.
     pub fn compute_bytes(&self) -> usize {
         self.devices.iter().map(|d| d.arena.bytes()).sum()
@@ -218,6 +267,7 @@ impl Engine {
         let backends: Vec<&dyn Backend> = self.devices.iter().map(|d| &*d.backend).collect();
         let homes = Homes { weights: &self.homes.0, kv: &self.homes.1 };
         let (lowered, layout) = compile(&self.model, self.options.kv, shape, &homes, &backends)?;
+        self.load(&lowered)?;
         let fits = self.devices.iter().zip(&layout.arena).all(|(d, bytes)| d.arena.bytes() >= *bytes);
         if !fits {
             // Plans hold windows into the arenas, so they go with them.
@@ -231,6 +281,23 @@ impl Engine {
         let plan = exec::prepare(&lowered, &layout, &self.devices)?;
         self.plans.truncate(PLANS - 1);
         self.plans.push_front((shape, plan));
+        Ok(())
+    }
+
+    /// Load every weight where a node reads it.
+    fn load(&mut self, lowered: &Lowered) -> Result<()> {
+        let graph = &lowered.graph;
+        for (id, node) in graph.iter() {
+            let device = &mut self.devices[lowered.device[id.index()]];
+            for input in &node.inputs {
+                let Op::Weight(weight) = graph.node(*input).op else { continue };
+                let slot = &mut device.weights[weight.0 as usize];
+                if slot.is_none() {
+                    let decl = &self.model.weights().list()[weight.0 as usize];
+                    *slot = Some(device.backend.load_weight(self.model.file(), decl.index)?);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -84,14 +84,17 @@ impl Lowering {
             return *q;
         }
         let node = self.out.graph.node(x);
-        let rounded = Node {
-            op: Op::Quantize(act),
-            inputs: vec![x],
-            shape: node.shape,
-            dtype: DType::Act(act),
-            name: node.name.clone(),
-            layer: node.layer,
+        // Every row is rounded by itself, so it does not matter how the rows are counted.
+        let source = match (&node.op, node.inputs.first()) {
+            (Op::View, Some(&of)) if self.out.graph.node(of).shape.row() == node.shape.row() => Some(of),
+            _ => None,
         };
+        let (shape, name, layer) = (node.shape, node.name.clone(), node.layer);
+        let (op, of) = match source {
+            Some(source) => (Op::View, self.rounded(source, act, device)),
+            None => (Op::Quantize(act), x),
+        };
+        let rounded = Node { op, inputs: vec![of], shape, dtype: DType::Act(act), name, layer };
         let q = self.push(rounded, device);
         self.rounded.insert((x, act), q);
         q

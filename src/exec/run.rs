@@ -63,6 +63,10 @@ pub fn prepare(low: &Lowered, layout: &Layout, devices: &[Device]) -> Result<Pre
         }
         let device = low.device[id.index()];
         if let (Op::Copy, Some(&source)) = (&node.op, node.inputs.first()) {
+            // As many rows as logits are wanted: there may be none.
+            if node.bytes() == 0 {
+                continue;
+            }
             flush(&mut segment, current, &mut steps)?;
             let place = |id: NodeId| layout.regions[id.index()].map(|r| r.offset);
             let (Some(from), Some(to)) = (place(source), place(id)) else {

@@ -186,10 +186,13 @@ impl Op {
         let f32_of = |shape: Shape| Ok((shape, DType::F32));
         match (self, inputs) {
             (Op::GetRows, [table, ids]) => {
+                is_numbers(table)?;
                 is_i32(ids)?;
                 f32_of(Shape::new(&[table.shape.row(), ids.shape.len()]))
             }
             (Op::MatMul, [w, x]) => {
+                is_numbers(w)?;
+                is_f32(x)?;
                 same("row length", w.shape.row(), x.shape.row())?;
                 same("dimensions of the weight beyond two", w.shape.0[2] * w.shape.0[3], 1)?;
                 let mut shape = x.shape;
@@ -197,6 +200,8 @@ impl Op {
                 f32_of(shape)
             }
             (Op::MatMulExperts, [w, x, ids]) => {
+                is_numbers(w)?;
+                is_f32(x)?;
                 is_i32(ids)?;
                 same("row length", w.shape.row(), x.shape.row())?;
                 let [used, n, ..] = ids.shape.0;
@@ -207,23 +212,32 @@ impl Op {
                 f32_of(Shape::new(&[w.shape.0[1], used, n]))
             }
             (Op::TopK { k }, [x]) => {
+                is_f32(x)?;
                 if *k > x.shape.row() {
                     return Err(format!("the {k} largest of {}", x.shape.row()));
                 }
                 Ok((Shape::new(&[*k, x.shape.rows()]), DType::I32))
             }
             (Op::Gather, [x, ids]) => {
+                is_f32(x)?;
                 is_i32(ids)?;
                 same("rows", x.shape.rows(), ids.shape.rows())?;
                 f32_of(ids.shape)
             }
-            (Op::Softmax | Op::SumToOne | Op::Hadamard | Op::Scale(_), [x]) => f32_of(x.shape),
+            (Op::Softmax | Op::SumToOne | Op::Hadamard | Op::Scale(_), [x]) => {
+                is_f32(x)?;
+                f32_of(x.shape)
+            }
             (Op::WeightedSum, [x, weights]) => {
+                is_f32(x)?;
+                is_f32(weights)?;
                 same("slots", x.shape.0[1], weights.shape.row())?;
                 same("tokens", x.shape.0[2], weights.shape.rows())?;
                 f32_of(Shape::new(&[x.shape.row(), x.shape.0[2]]))
             }
             (Op::RmsNorm { .. }, [x, weight]) => {
+                is_f32(x)?;
+                is_numbers(weight)?;
                 same("weight length", weight.shape.len(), x.shape.row())?;
                 f32_of(x.shape)
             }
@@ -234,12 +248,17 @@ impl Op {
                 }
                 match factors {
                     [] => {}
-                    [f] => same("factors", f.shape.len(), p.n_rot / 2)?,
+                    [f] => {
+                        is_numbers(f)?;
+                        same("factors", f.shape.len(), p.n_rot / 2)?;
+                    }
                     _ => return Err("too many inputs".into()),
                 }
                 f32_of(Shape::new(&[p.n_rot, positions.shape.len()]))
             }
             (Op::Rope(_), [x, table]) => {
+                is_f32(x)?;
+                is_f32(table)?;
                 if table.shape.row() > x.shape.row() {
                     return Err(format!("turns {} values of a head of {}", table.shape.row(), x.shape.row()));
                 }
@@ -247,12 +266,16 @@ impl Op {
                 f32_of(x.shape)
             }
             (Op::Add, [a, b]) => {
+                is_f32(a)?;
+                is_numbers(b)?;
                 if a.shape != b.shape && b.shape.len() != a.shape.row() {
                     return Err(format!("{} and {} do not match", a.shape, b.shape));
                 }
                 f32_of(a.shape)
             }
             (Op::Glu(_), [gate, up]) => {
+                is_f32(gate)?;
+                is_f32(up)?;
                 if gate.shape != up.shape {
                     return Err(format!("gate {} and up {} differ", gate.shape, up.shape));
                 }
@@ -265,6 +288,7 @@ impl Op {
                 };
                 let n = cells.shape.len();
                 for (what, x, d) in [("k", k, d_k), ("v", v, d_v)] {
+                    is_f32(x)?;
                     let want = Shape::new(&[d, n_head_kv, n]);
                     if x.shape != want {
                         return Err(format!("{what} is {}, the cache takes {want}", x.shape));
@@ -272,7 +296,11 @@ impl Op {
                 }
                 Ok((Shape([0, 1, 1, 1]), DType::I32))
             }
-            (Op::Attention { n_head, .. }, [q, kv, _visible]) => {
+            (Op::Attention { n_head, .. }, [q, kv, visible]) => {
+                is_f32(q)?;
+                if !matches!(visible.op, Op::Input(Input::Visible { .. })) {
+                    return Err("the third input does not say what is visible".into());
+                }
                 let Op::Kv { n_head_kv, d_k, d_v, .. } = kv.op else {
                     return Err("the second input is no cache".into());
                 };
@@ -284,6 +312,7 @@ impl Op {
                 f32_of(Shape::new(&[d_v * n_head, q.shape.0[2]]))
             }
             (Op::Quantize(act), [x]) => {
+                is_f32(x)?;
                 if x.shape.row() % act.block_len() != 0 {
                     return Err(format!(
                         "rows of {} are no whole blocks of {}",
@@ -301,6 +330,19 @@ impl Op {
 
 fn same(what: &str, a: usize, b: usize) -> Result<(), String> {
     if a == b { Ok(()) } else { Err(format!("{what}: {a} and {b} differ")) }
+}
+
+fn is_f32(node: &Node) -> Result<(), String> {
+    if node.dtype == DType::F32 { Ok(()) } else { Err(format!("{} is {}, not f32", node.name, node.dtype)) }
+}
+
+/// A weight of any format, or an f32 intermediate.
+fn is_numbers(node: &Node) -> Result<(), String> {
+    if matches!(node.dtype, DType::Block(_)) {
+        Ok(())
+    } else {
+        Err(format!("{} is {}", node.name, node.dtype))
+    }
 }
 
 fn is_i32(node: &Node) -> Result<(), String> {

@@ -54,8 +54,8 @@ pub struct RopeScaling {
     pub kind: String,
     /// By how much the context is stretched.
     pub factor: f32,
-    /// `rope.scaling.attn_factor` and `rope.scaling.yarn_log_multiplier` of the file.
-    attn: (f32, f32),
+    /// `rope.scaling.attn_factor` of the file.
+    attn_factor: f32,
 }
 
 /// What the command line overrides of the rotary embedding.
@@ -100,15 +100,18 @@ impl RopeScaling {
             }
         };
         self.params.freq_scale = 1.0 / stretch;
+        if !self.params.freq_scale.is_finite() {
+            return Err(bad("rope.scaling.factor", format!("{stretch} is too small")));
+        }
         self.params.ext_factor = f32::from(u8::from(yarn));
-        let (attn_factor, log_mul) = self.attn;
-        self.params.attn_factor = attn_factor;
-        if yarn && log_mul != 0.0 {
-            // YaRN's magnitude (1 + 0.1 ln s) is applied with the table; a model that gives its own
-            // multiplier wants the ratio of the two instead.
-            let magnitude = |m: f32| if stretch <= 1.0 { 1.0 } else { 0.1 * m * stretch.ln() + 1.0 };
-            let ratio = if log_mul == 1.0 { magnitude(1.0) } else { magnitude(1.0) / magnitude(log_mul) };
-            self.params.attn_factor *= ratio / (1.0 + 0.1 * stretch.ln());
+        self.params.attn_factor = self.attn_factor;
+        if yarn && stretch < 1.0 {
+            // YaRN's magnitude, 1 + 0.1 ln s, comes with the table. It is meant for a context that grows: for one that
+            // shrinks llama.cpp cancels it, and so must who wants its logits.
+            self.params.attn_factor /= 1.0 + 0.1 * stretch.ln();
+            if !self.params.attn_factor.is_finite() {
+                return Err(bad("rope.scaling.factor", format!("{stretch} is too small for YaRN")));
+            }
         }
         Ok(())
     }
@@ -260,6 +263,11 @@ impl<'a> Keys<'a> {
             None if experts.is_some() => 0,
             None => self.count("feed_forward_length", WIDTH)?,
         };
+        let eps = self.float("attention.layer_norm_rms_epsilon", 1e-5)?;
+        if eps < 0.0 {
+            let key = self.get("attention.layer_norm_rms_epsilon").0;
+            return Err(ModelError::Key { key, why: format!("{eps} is negative") });
+        }
         Ok(HParams {
             n_vocab,
             n_ctx_train,
@@ -270,7 +278,7 @@ impl<'a> Keys<'a> {
             d_k,
             d_v,
             n_ff,
-            eps: self.float("attention.layer_norm_rms_epsilon", 1e-5)?,
+            eps,
             rope: self.rope(n_rot, n_ctx_train)?,
             experts,
         })
@@ -305,10 +313,7 @@ impl<'a> Keys<'a> {
             // A file that gives a factor without a type means linear scaling.
             kind: self.string("rope.scaling.type")?.unwrap_or("linear").to_owned(),
             factor: if factor == 0.0 { 1.0 } else { factor },
-            attn: (
-                self.float("rope.scaling.attn_factor", 1.0)?,
-                self.float("rope.scaling.yarn_log_multiplier", 0.0)?,
-            ),
+            attn_factor: self.float("rope.scaling.attn_factor", 1.0)?,
         };
         rope.apply(&RopeOptions::default())?;
         Ok(rope)
