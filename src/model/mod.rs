@@ -15,7 +15,7 @@ use chaski_gguf::Gguf;
 
 pub use hparams::{Experts, HParams, RopeOptions, RopeScaling};
 pub use parts::{BatchShape, Cx, KvChoice};
-pub use weights::{Declare, WeightDecl, Weights};
+pub use weights::{Declare, WantedWeight, WeightDecl, Weights};
 
 use crate::graph::{Graph, GraphError, NodeId};
 
@@ -106,28 +106,43 @@ pub struct Model {
     weights: Weights,
 }
 
+/// The architecture of a file and its hyper-parameters.
+fn read(file: &Gguf) -> Result<(&'static dyn Arch, HParams)> {
+    let keys = hparams::Keys::new(file)?;
+    let arch = ARCHS.iter().find(|a| a.name() == keys.arch()).ok_or_else(|| ModelError::Architecture {
+        name: keys.arch().into(),
+        known: ARCHS.iter().map(|a| a.name()).collect::<Vec<_>>().join(", "),
+    })?;
+    Ok((*arch, arch.hparams(&keys)?))
+}
+
 impl Model {
     /// Check that the file is a model that can be run.
     ///
     /// # Errors
     /// The architecture is unknown, or a key or a tensor is missing or does not fit the others.
     pub fn new(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
-        Model::read(file.clone(), rope).map_err(|error| error.located(&file))
+        Model::check(file.clone(), rope).map_err(|error| error.located(&file))
     }
 
-    fn read(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
-        let keys = hparams::Keys::new(&file)?;
-        let arch =
-            ARCHS.iter().find(|a| a.name() == keys.arch()).ok_or_else(|| ModelError::Architecture {
-                name: keys.arch().into(),
-                known: ARCHS.iter().map(|a| a.name()).collect::<Vec<_>>().join(", "),
-            })?;
-        let mut hp = arch.hparams(&keys)?;
+    fn check(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
+        let (arch, mut hp) = read(&file)?;
         hp.rope.apply(rope)?;
         let mut declare = Declare::new(&file);
         arch.weights(&hp, &mut declare)?;
         let weights = declare.finish();
-        Ok(Model { arch: *arch, hp, weights, file })
+        Ok(Model { arch, hp, weights, file })
+    }
+    /// Every weight that the file's architecture asks for with the file's hyper-parameters, whether the file holds it or
+    /// not.
+    ///
+    /// # Errors
+    /// The architecture is unknown, or a key is missing or does not fit the others.
+    pub fn wanted(file: &Gguf) -> Result<Vec<WantedWeight>> {
+        let (arch, hp) = read(file)?;
+        let mut declare = Declare::listing(file);
+        arch.weights(&hp, &mut declare)?;
+        Ok(declare.into_wanted())
     }
     /// The file.
     pub fn file(&self) -> &Arc<Gguf> {

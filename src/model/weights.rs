@@ -25,6 +25,17 @@ pub struct WeightDecl {
     pub bytes: u64,
 }
 
+/// A weight that an architecture asks for, whether a file holds it or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedWeight {
+    /// The tensor's name.
+    pub name: String,
+    /// The shape that it must have, the row length first.
+    pub shape: Shape,
+    /// Whether the model cannot run without it.
+    pub required: bool,
+}
+
 /// Every declared weight that the file holds.
 #[derive(Debug, Default)]
 pub struct Weights {
@@ -50,13 +61,19 @@ pub struct Declare<'a> {
     index: HashMap<&'a str, usize>,
     layer: Option<usize>,
     weights: Weights,
+    /// Where nothing is looked for in the file: what was asked for.
+    wanted: Option<Vec<WantedWeight>>,
 }
 
 impl<'a> Declare<'a> {
     /// Nothing declared yet.
     pub fn new(file: &'a Gguf) -> Declare<'a> {
         let index = file.tensors().iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
-        Declare { file, index, layer: None, weights: Weights::default() }
+        Declare { file, index, layer: None, weights: Weights::default(), wanted: None }
+    }
+    /// As [`Declare::new`], but what is declared is only listed: every weight counts as present.
+    pub(super) fn listing(file: &'a Gguf) -> Declare<'a> {
+        Declare { wanted: Some(Vec::new()), ..Declare::new(file) }
     }
     /// The names that follow are of this layer: `attn_q.weight` means `blk.3.attn_q.weight`.
     pub fn set_layer(&mut self, layer: Option<usize>) {
@@ -67,7 +84,7 @@ impl<'a> Declare<'a> {
     /// # Errors
     /// The file does not hold it, or in another shape or an unusable format.
     pub fn need(&mut self, name: &str, shape: &[usize]) -> Result<()> {
-        if self.optional(name, shape)? {
+        if self.look_for(name, shape, true)? {
             return Ok(());
         }
         Err(ModelError::Tensor { name: full_name(self.layer, name), why: "is missing".into() })
@@ -77,7 +94,15 @@ impl<'a> Declare<'a> {
     /// # Errors
     /// The file holds it in another shape or an unusable format.
     pub fn optional(&mut self, name: &str, shape: &[usize]) -> Result<bool> {
+        self.look_for(name, shape, false)
+    }
+
+    fn look_for(&mut self, name: &str, shape: &[usize], required: bool) -> Result<bool> {
         let name = full_name(self.layer, name);
+        if let Some(wanted) = &mut self.wanted {
+            wanted.push(WantedWeight { name, shape: Shape::new(shape), required });
+            return Ok(true);
+        }
         let Some(&index) = self.index.get(name.as_str()) else { return Ok(false) };
         let info = &self.file.tensors()[index];
         let shape = Shape::new(shape);
@@ -102,6 +127,10 @@ impl<'a> Declare<'a> {
         self.weights.list.push(decl);
         self.weights.by_name.insert(name, id);
         Ok(true)
+    }
+    /// What was asked for, if it was only listed.
+    pub(super) fn into_wanted(self) -> Vec<WantedWeight> {
+        self.wanted.unwrap_or_default()
     }
     /// What was declared.
     pub fn finish(self) -> Weights {
