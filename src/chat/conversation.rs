@@ -227,6 +227,29 @@ impl Chat {
         self.generate(&tokens, options, watch, emit)
     }
 
+    /// Go on with an answer that has begun. `prompt` holds the tokens before it, which may have become fewer since: turns
+    /// were dropped. Stop strings that lie across the seam are not found.
+    ///
+    /// # Errors
+    /// Generation fails.
+    pub fn go_on(
+        &mut self,
+        prompt: &[u32],
+        begun: &Outcome,
+        options: &GenerateOptions,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        emit: &mut dyn FnMut(&Piece) -> ControlFlow<()>,
+    ) -> Result<Outcome, ChatError> {
+        let mut options = options.clone();
+        options.max_tokens = options.max_tokens.map(|most| most.saturating_sub(begun.tokens.len()));
+        if let Some((open, close)) = self.reasoning_marks {
+            options.in_reasoning = begun.text.is_empty() && !begun.reasoning.is_empty();
+            options.reasoning = Some((open.into(), close.into()));
+        }
+        let tokens = [prompt, &begun.tokens].concat();
+        self.generate(&tokens, &options, watch, emit)
+    }
+
     /// The tokens of raw text, as [`Chat::complete`] reads it.
     pub fn raw_prompt(&self, text: &str) -> Vec<u32> {
         let plain = EncodeOptions { add_special: false, parse_special: true };

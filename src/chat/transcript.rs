@@ -168,8 +168,8 @@ impl Replay {
                     return Err("no answer to take back");
                 }
             }
+            // This happens while an answer grows, too.
             Event::DropOldest => {
-                self.settle();
                 if !self.conversation.drop_oldest() {
                     return Err("no exchange to drop");
                 }
@@ -217,9 +217,6 @@ impl Transcript {
     /// # Errors
     /// The file exists, or cannot be written.
     pub fn create(path: &Path, model: &ModelId) -> Result<Transcript, TranscriptError> {
-        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-            create_private_dir(folder).map_err(TranscriptError::io(folder, "create the folder of"))?;
-        }
         let mut options = OpenOptions::new();
         options.append(true).create_new(true);
         private(&mut options);

@@ -11,7 +11,8 @@ use super::talk::{self, TemplateSource};
 use super::{interrupt, show};
 use crate::chat::conversation::Conversation as Turns;
 use crate::chat::repl::{
-    self, About, Console, Input, Interrupt, Keyboard, Lines, Repl, ReplError, Settings, Store,
+    self, About, Console, Input, Interrupt, Keyboard, Lines, REASONING_SWITCH, Repl, ReplError, Settings,
+    Store, harmless,
 };
 use crate::chat::template::DEFAULT;
 use crate::chat::transcript::{self, ModelId, Transcript, TranscriptError};
@@ -29,12 +30,11 @@ pub(super) fn run(args: &ChatArgs, terminal: Terminal, verbose: bool) -> anyhow:
     let mut loaded = talk::load(&path, &engine, &how, &generation)?;
     let raw = how.template == TemplateChoice::Raw;
     let about = about(&path, &mut loaded, raw)?;
-    if !terminal.quiet {
-        for (label, text) in &about.facts {
-            if matches!(*label, "model" | "template") {
-                tracing::info!("{label}: {text}");
-            }
-        }
+    for (label, text) in about.facts.iter().filter(|(label, _)| matches!(*label, "model" | "template")) {
+        tracing::info!("{label}: {text}");
+    }
+    if how.reasoning.is_some() && !loaded.chat.template().source().contains(REASONING_SWITCH) {
+        tracing::warn!("--reasoning has no effect: the template does not look at {REASONING_SWITCH}");
     }
     let console = Console {
         out_terminal: io::stdout().is_terminal(),
@@ -54,11 +54,12 @@ pub(super) fn run(args: &ChatArgs, terminal: Terminal, verbose: bool) -> anyhow:
             OnFull::DropOldestTurn => repl::OnFull::DropOldestTurn,
         },
     };
-    let (store, resumed) = store(args, state.as_deref(), &about.model).map_err(of_transcript)?;
+    let (store, resumed) = store(args, state.as_deref(), &about.model).map_err(|e| of_transcript(&e))?;
+    let keyboard = io::stdin().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
     let watch = Interrupt {
         requested: interrupt::requested,
         clear: interrupt::clear,
-        watch: if io::stdin().is_terminal() { patiently } else { interrupt::cooperative },
+        watch: if keyboard { patiently } else { interrupt::cooperative },
     };
     let mut repl = Repl::new(loaded.chat, raw, settings, store, about, console, watch).map_err(of_repl)?;
     if let Some(conversation) = resumed {
@@ -67,16 +68,20 @@ pub(super) fn run(args: &ChatArgs, terminal: Terminal, verbose: bool) -> anyhow:
             return Err(Failure::usage(why).into());
         }
         repl.resume(conversation);
-        repl.recap();
+        if !terminal.quiet {
+            repl.recap();
+        }
     }
     if how.system.is_some() {
         repl.set_system(how.system);
     }
-    let mut input: Box<dyn Input> = if io::stdin().is_terminal() {
-        if !terminal.quiet {
-            tracing::info!("/help lists the commands, Ctrl-D leaves");
-        }
+    if io::stdin().is_terminal() {
+        tracing::info!("/help lists the commands, Ctrl-D leaves");
+    }
+    let mut input: Box<dyn Input> = if keyboard {
         Box::new(Keyboard::new(state.map(|s| s.join("history")), terminal.color)?)
+    } else if io::stdin().is_terminal() {
+        Box::new(Lines::typed(io::stdin().lock()))
     } else {
         Box::new(Lines::new(io::stdin().lock()))
     };
@@ -137,7 +142,8 @@ fn store(
     let n = contents.conversation.messages.len();
     tracing::info!("continuing {} ({n} messages)", path.display());
     if contents.model.fingerprint != model.fingerprint {
-        tracing::warn!("it was held with another model: {} ({})", contents.model.name, contents.model.path);
+        let ModelId { name, path, .. } = &contents.model;
+        tracing::warn!("it was held with another model: {} ({})", harmless(name), harmless(path));
     }
     if contents.cut > 0 {
         tracing::warn!("its last line was not complete; {} bytes of it are dropped", contents.cut);
@@ -163,8 +169,11 @@ fn about(path: &Path, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<Ab
     let file = model.file();
     let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let name = file.str("general.name").ok().flatten().filter(|n| !n.trim().is_empty());
-    let name = name.map_or(stem, str::to_owned);
-    let parameters: u64 = file.tensors().iter().map(|t| t.n_values()).fold(0, u64::saturating_add);
+    // The file's author chose it, and it will be shown.
+    let name = harmless(name.unwrap_or(&stem)).into_owned();
+    let file_name = path.file_name().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    let parameters: u64 =
+        file.tensors().iter().map(chaski_gguf::TensorInfo::n_values).fold(0, u64::saturating_add);
     let bits = file.tensors().iter().map(|t| t.bytes).sum::<u64>() as f64 * 8.0 / parameters.max(1) as f64;
     let (options, plan) = (engine.options(), plan_memory(model, engine.options())?);
     let (k, v) = (options.kv.k, options.kv.v);
@@ -172,7 +181,7 @@ fn about(path: &Path, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<Ab
         (
             "model",
             format!(
-                "{name} ({}, {} parameters, {}, {bits:.1} bits a weight)",
+                "{name} ({file_name}: architecture {}, {} parameters, {}, {bits:.1} bits a weight)",
                 model.arch(),
                 show::count(parameters),
                 show::size(file.file_bytes())
@@ -204,13 +213,12 @@ fn about(path: &Path, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<Ab
     Ok(About { model, facts })
 }
 
-fn of_transcript(error: TranscriptError) -> anyhow::Error {
-    let exit = match &error {
-        TranscriptError::Malformed { .. } => Exit::Input,
+fn of_transcript(error: &TranscriptError) -> anyhow::Error {
+    let exit = match error {
         TranscriptError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
             return Failure::usage(format!("{error}; --continue goes on with it")).into();
         }
-        TranscriptError::Io { what: "open" | "read", .. } => Exit::Input,
+        TranscriptError::Malformed { .. } | TranscriptError::Io { what: "open" | "read", .. } => Exit::Input,
         _ => Exit::Failed,
     };
     Failure::new(exit, error.to_string()).into()
@@ -218,7 +226,7 @@ fn of_transcript(error: TranscriptError) -> anyhow::Error {
 
 fn of_repl(error: ReplError) -> anyhow::Error {
     match error {
-        ReplError::Transcript(error) => of_transcript(error),
+        ReplError::Transcript(error) => of_transcript(&error),
         ReplError::Command(message) => Failure::usage(message).into(),
         ReplError::Full(message) => Failure::failed(message).into(),
         ReplError::Interrupted => Failure::new(Exit::Interrupted, "interrupted").into(),

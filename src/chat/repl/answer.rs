@@ -23,14 +23,14 @@ const ROOM: usize = 8;
 
 impl Repl {
     /// Say something to the model and let it answer.
-    pub(super) fn say(&mut self, text: String) -> Result<(), ReplError> {
+    pub(super) fn say(&mut self, text: &str) -> Result<(), ReplError> {
         if self.conversation.unanswered().is_some() {
             self.conversation.undo();
             self.record(&Event::Undo);
             self.console.note("(your message before this one had no answer; it is taken back)");
         }
         let attached = std::mem::take(&mut self.attached);
-        self.conversation.messages.push(Message::new(Role::User, attached.clone() + &text));
+        self.conversation.messages.push(Message::new(Role::User, attached.clone() + text));
         if let Err(error) = self.make_room() {
             self.conversation.undo();
             self.attached = attached;
@@ -45,20 +45,16 @@ impl Repl {
     /// Apply the policy for a full context to the message at hand.
     pub(super) fn make_room(&mut self) -> Result<(), ReplError> {
         let n_ctx = self.chat.session().n_ctx();
-        let room = (n_ctx / ROOM).min(self.settings.max_tokens.unwrap_or(usize::MAX)).max(1);
-        let mut needed = self.tokens_of(&self.conversation)?.len();
-        let mut dropped = 0;
-        if self.settings.on_full == OnFull::DropOldestTurn {
-            while needed + room > n_ctx && self.conversation.drop_oldest() {
-                self.record(&Event::DropOldest);
-                dropped += 1;
-                needed = self.tokens_of(&self.conversation)?.len();
+        let needed = match self.settings.on_full {
+            OnFull::Stop => self.tokens_of(&self.conversation)?.len(),
+            OnFull::DropOldestTurn => {
+                let (tokens, dropped) = self.drop_turns(0)?;
+                if dropped > 0 {
+                    self.say_dropped(dropped, "");
+                }
+                tokens.len()
             }
-        }
-        if dropped > 0 {
-            let turns = if dropped == 1 { "turn" } else { "turns" };
-            tracing::warn!("the context of {n_ctx} tokens is full: the oldest {dropped} {turns} dropped");
-        }
+        };
         if needed < n_ctx {
             return Ok(());
         }
@@ -111,8 +107,42 @@ impl Repl {
             stops: self.settings.stops.clone(),
             ..GenerateOptions::default()
         };
+        let mut stream = Stream::new(self.console);
+        let mut outcome = self.stretch(&options, None, &mut stream)?;
+        let mut dropped = 0;
+        while outcome.ended == Ended::ContextFull && self.settings.on_full == OnFull::DropOldestTurn {
+            let (prompt, n) = self.drop_turns(outcome.tokens.len())?;
+            dropped += n;
+            if n == 0 || prompt.len() + outcome.tokens.len() >= self.chat.session().n_ctx() {
+                break;
+            }
+            let more = self.stretch(&options, Some((&prompt, &outcome)), &mut stream)?;
+            outcome.text.push_str(&more.text);
+            outcome.reasoning.push_str(&more.reasoning);
+            outcome.tokens.extend(more.tokens);
+            outcome.prompt_evaluated += more.prompt_evaluated;
+            outcome.prompt_time += more.prompt_time;
+            outcome.time += more.time;
+            outcome.ended = more.ended;
+        }
+        if outcome.ended != Ended::Interrupted || !outcome.tokens.is_empty() {
+            stream.end()?;
+        }
+        if dropped > 0 {
+            self.say_dropped(dropped, " while this answer was given");
+        }
+        Ok(outcome)
+    }
+
+    /// Generate until something ends it: an answer, or with `begun` more of one.
+    fn stretch(
+        &mut self,
+        options: &GenerateOptions,
+        begun: Option<(&[u32], &Outcome)>,
+        stream: &mut Stream,
+    ) -> Result<Outcome, ReplError> {
         let sink = RefCell::new(Sink {
-            stream: Stream::new(self.console),
+            stream,
             console: self.console,
             interrupt: self.interrupt,
             store: &mut self.store,
@@ -123,21 +153,40 @@ impl Repl {
         });
         let watch = &mut |progress: Progress| sink.borrow_mut().reading(progress);
         let emit = &mut |piece: &Piece| sink.borrow_mut().piece(piece);
-        let outcome = if self.raw {
-            self.chat.complete(&raw_text(&self.conversation), &options, watch, emit)
-        } else {
-            self.chat.answer(&self.conversation, &options, watch, emit)
+        let outcome = match begun {
+            Some((prompt, begun)) => self.chat.go_on(prompt, begun, options, watch, emit),
+            None if self.raw => self.chat.complete(&raw_text(&self.conversation), options, watch, emit),
+            None => self.chat.answer(&self.conversation, options, watch, emit),
         };
         let mut sink = sink.into_inner();
         sink.finish_bar();
-        if let Some(error) = sink.error.take() {
-            return Err(error.into());
+        sink.save();
+        match sink.error.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(outcome?),
         }
-        let spoken = outcome.as_ref().is_ok_and(|o| o.ended != Ended::Interrupted || !o.tokens.is_empty());
-        if spoken {
-            sink.stream.end()?;
+    }
+
+    /// Drop the oldest turns until there is room beside an answer of so many tokens; the tokens before it, and how many
+    /// turns were dropped.
+    fn drop_turns(&mut self, answer: usize) -> Result<(Vec<u32>, usize), ReplError> {
+        let n_ctx = self.chat.session().n_ctx();
+        let room = (n_ctx / ROOM).min(self.settings.max_tokens.unwrap_or(usize::MAX)).max(1);
+        let mut dropped = 0;
+        loop {
+            let tokens = self.tokens_of(&self.conversation)?;
+            if tokens.len() + answer + room <= n_ctx || !self.conversation.drop_oldest() {
+                return Ok((tokens, dropped));
+            }
+            self.record(&Event::DropOldest);
+            dropped += 1;
         }
-        Ok(outcome?)
+    }
+
+    fn say_dropped(&mut self, dropped: usize, when: &str) {
+        let n_ctx = self.chat.session().n_ctx();
+        let turns = if dropped == 1 { "turn was" } else { "turns were" };
+        tracing::warn!("the context of {n_ctx} tokens is full: the oldest {dropped} {turns} dropped{when}");
     }
 
     /// What there is to say after an answer.
@@ -173,7 +222,7 @@ impl Repl {
 
 /// Where a turn goes while it is made.
 struct Sink<'a> {
-    stream: Stream,
+    stream: &'a mut Stream,
     console: Console,
     interrupt: Interrupt,
     store: &'a mut Store,

@@ -186,7 +186,7 @@ pub(super) fn help() -> String {
     let width = left.iter().map(String::len).max().unwrap_or(0);
     let mut text = String::new();
     for (left, entry) in left.iter().zip(COMMANDS) {
-        text += &format!("  {left:width$}  {}\n", entry.help);
+        text.extend(["  ", &format!("{left:width$}"), "  ", entry.help, "\n"]);
     }
     text + "\n  A message ends with Enter. Alt-Enter, or \\ at the end of a line, begins a new line;\n  \
             \"\"\" begins and ends a message of several lines. Pasted lines stay together.\n  \

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::commands::{self, Command};
 use super::settings::{SETTINGS, switch};
-use super::{Next, Repl, ReplError, stats};
+use super::{Next, REASONING_SWITCH, Repl, ReplError, stats};
 use crate::chat::conversation::{Conversation, Message, Role};
 use crate::chat::transcript::{Event, Transcript};
 
@@ -79,9 +79,11 @@ impl Repl {
         self.record(&Event::Undo);
         self.forget()?;
         if text.is_empty() {
-            return Ok(Next::Edit(message.content));
+            // A slash that was said has to be said again.
+            let slash = if message.content.starts_with('/') { "/" } else { "" };
+            return Ok(Next::Edit(format!("{slash}{}", message.content)));
         }
-        self.say(text).map(|()| Next::Prompt)
+        self.say(&text).map(|()| Next::Prompt)
     }
 
     /// Take what the conversation no longer holds out of the cache.
@@ -136,8 +138,12 @@ impl Repl {
             return refused(format!("/set {name} needs a value; /set alone lists them"));
         }
         let (settings, setting) = self.settings.with(name, value).map_err(ReplError::Command)?;
-        if self.raw && setting.name == "reasoning" {
-            return refused("reasoning has no effect in a --raw conversation");
+        if setting.name == "reasoning"
+            && (self.raw || !self.chat.template().source().contains(REASONING_SWITCH))
+        {
+            return refused(format!(
+                "reasoning has no effect: the template does not look at {REASONING_SWITCH}"
+            ));
         }
         self.adopt(settings)?;
         self.console.note(&format!("({} = {})", setting.name, (setting.get)(&self.settings)));
@@ -205,7 +211,9 @@ impl Repl {
 
     fn save(&mut self, file: &str) -> Result<(), ReplError> {
         let path = path_of(file);
-        Transcript::save(&path, &self.about.model, &self.conversation)?;
+        if let Err(error) = Transcript::save(&path, &self.about.model, &self.conversation) {
+            return refused(error.to_string());
+        }
         self.console.note(&format!(
             "({} messages saved in {})",
             self.conversation.messages.len(),
@@ -235,7 +243,7 @@ impl Repl {
         }
         self.forget()?;
         if contents.model.fingerprint != self.about.model.fingerprint {
-            tracing::warn!("it was held with another model: {}", contents.model.name);
+            tracing::warn!("it was held with another model: {}", super::harmless(&contents.model.name));
         }
         self.console.note(&format!(
             "({} messages from {})",

@@ -1,6 +1,6 @@
 //! Where messages come from: the keyboard, or the lines of a pipe.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -187,12 +187,17 @@ impl Completer for Completion {
 /// The lines of a pipe or a file: each is a message, but for those that go on.
 pub struct Lines<R> {
     reader: R,
+    prompt: bool,
 }
 
 impl<R: BufRead> Lines<R> {
     /// Read lines from here.
     pub fn new(reader: R) -> Lines<R> {
-        Lines { reader }
+        Lines { reader, prompt: false }
+    }
+    /// The same for somebody who types into a terminal that cannot move its cursor: with a prompt, on standard error.
+    pub fn typed(reader: R) -> Lines<R> {
+        Lines { reader, prompt: true }
     }
     /// A line without its end; none at the end of the file.
     fn line(&mut self) -> io::Result<Option<String>> {
@@ -218,6 +223,9 @@ impl<R: BufRead> Lines<R> {
 
 impl<R: BufRead> Input for Lines<R> {
     fn read(&mut self, _: Option<&str>) -> io::Result<Line> {
+        if self.prompt {
+            let _ = write!(io::stderr(), "{PROMPT}");
+        }
         let Some(mut text) = self.line()? else { return Ok(Line::End) };
         // A fence is looked for once and its end only in new lines: a message of many lines costs no more than its length.
         if in_fence(&text) {
@@ -239,7 +247,7 @@ impl<R: BufRead> Input for Lines<R> {
         Ok(Line::Text(unfenced(text)))
     }
     fn interactive(&self) -> bool {
-        false
+        self.prompt
     }
 }
 

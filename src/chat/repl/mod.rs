@@ -11,16 +11,19 @@ mod settings;
 mod stats;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use input::{Input, Keyboard, Line, Lines};
 pub use print::{Console, harmless};
 pub use settings::{OnFull, Settings};
 
 use super::conversation::{Chat, ChatError, Conversation};
-use super::transcript::{Event, ModelId, Transcript, TranscriptError};
-use commands::Parsed;
+use super::transcript::{Event, ModelId, Transcript, TranscriptError, create_private_dir};
+use commands::{Command, Parsed};
 use stats::{Stats, Watermark};
+
+/// The variable by which templates are told whether to open reasoning.
+pub const REASONING_SWITCH: &str = "enable_thinking";
 
 /// What ends a session, or in an interactive one only the turn.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +172,10 @@ impl Repl {
                 continue;
             }
             let done = match commands::parse(&text) {
-                Parsed::Say(text) => self.say(text).map(|()| Next::Prompt),
+                Parsed::Say(text) => self.say(&text).map(|()| Next::Prompt),
+                Parsed::Command(Command::Edit(text)) if text.is_empty() && !input.interactive() => {
+                    Err(ReplError::Command("/edit needs the new text where nobody can type it".into()))
+                }
                 Parsed::Command(command) => self.execute(command),
                 Parsed::Wrong(message) => Err(ReplError::Command(message)),
             };
@@ -194,10 +200,10 @@ impl Repl {
         }
         match settings.reasoning {
             Some(on) => {
-                self.chat.variables.insert("enable_thinking".into(), on.into());
+                self.chat.variables.insert(REASONING_SWITCH.into(), on.into());
             }
             None => {
-                self.chat.variables.remove("enable_thinking");
+                self.chat.variables.remove(REASONING_SWITCH);
             }
         }
         self.settings = settings;
@@ -214,14 +220,17 @@ impl Repl {
                     // What comes before the first message is in the conversation that is saved with it.
                     return;
                 }
-                Transcript::create(path, &self.about.model).and_then(|mut transcript| {
-                    if self.conversation.system.is_some() {
-                        transcript.append(&Event::System { text: self.conversation.system.clone() })?;
-                    }
-                    transcript.append(event)?;
-                    self.store = Store::Open(transcript);
-                    Ok(())
-                })
+                let path = path.clone();
+                in_new_folder(&path).and_then(|()| Transcript::create(&path, &self.about.model)).and_then(
+                    |mut transcript| {
+                        if self.conversation.system.is_some() {
+                            transcript.append(&Event::System { text: self.conversation.system.clone() })?;
+                        }
+                        transcript.append(event)?;
+                        self.store = Store::Open(transcript);
+                        Ok(())
+                    },
+                )
             }
         };
         if let Err(error) = result {
@@ -246,6 +255,16 @@ impl Repl {
         let tokens = self.tokens_of(&self.conversation);
         tokens.map_or_else(|_| self.chat.session().tokens().len(), |t| t.len())
     }
+}
+
+/// Make the folder of a file, for its owner only.
+fn in_new_folder(path: &Path) -> Result<(), TranscriptError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    create_private_dir(folder).map_err(|source| TranscriptError::Io {
+        path: folder.to_owned(),
+        what: "make the folder of",
+        source,
+    })
 }
 
 /// The text of a conversation without a template.

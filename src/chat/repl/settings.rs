@@ -46,7 +46,7 @@ macro_rules! field {
         Setting {
             name: $name,
             get: |s| s.$($field).+.to_string(),
-            set: |s, text| Ok(s.$($field).+ = number(text)?),
+            set: |s, text| number(text).map(|value| s.$($field).+ = value),
         }
     };
 }
@@ -111,7 +111,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "ignore-eos",
         get: |s| on_off(s.ignore_eos).into(),
-        set: |s, text| Ok(s.ignore_eos = switch(text)?),
+        set: |s, text| switch(text).map(|on| s.ignore_eos = on),
     },
     Setting {
         name: "reasoning",
@@ -121,7 +121,11 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
     },
-    Setting { name: "stats", get: |s| on_off(s.stats).into(), set: |s, text| Ok(s.stats = switch(text)?) },
+    Setting {
+        name: "stats",
+        get: |s| on_off(s.stats).into(),
+        set: |s, text| switch(text).map(|on| s.stats = on),
+    },
     Setting {
         name: "on-full",
         get: |s| policy(s.on_full).into(),
