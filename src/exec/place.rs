@@ -1,7 +1,9 @@
 //! Where each node runs, and why it does not run where its layer lives.
 //!
 //! 1. A node goes where its weight or its cache layer lives.
-//! 2. A node without either follows its first input that is placed.
+//! 2. A node without either follows its first input of its own layer; without such an input it goes where its layer's
+//!    weights live, and outside of the layers it follows its first input. So a residual is added where its layer runs, not
+//!    where the hidden state comes from.
 //! 3. Where that backend declines it, it goes to the CPU (device 0), and the reason is kept.
 
 use crate::backend::{Backend, Why};
@@ -54,8 +56,15 @@ fn home(graph: &Graph, node: &Node, homes: &Homes, device: &[usize]) -> usize {
     lives(node)
         .or(of_leaf)
         .or_else(|| {
-            let follows = node.inputs.iter().find(|i| !matches!(graph.node(**i).op, Op::Input(_)));
-            follows.map(|i| device[i.index()])
+            let mut placed = node.inputs.iter().filter(|i| !matches!(graph.node(**i).op, Op::Input(_)));
+            let first = placed.clone().next();
+            let of_layer = placed.find(|i| graph.node(**i).layer == node.layer);
+            let layers_own = || {
+                let mut of_layer =
+                    graph.nodes().iter().filter(|n| n.layer.is_some() && n.layer == node.layer);
+                of_layer.find_map(lives)
+            };
+            of_layer.map(|i| device[i.index()]).or_else(layers_own).or(first.map(|i| device[i.index()]))
         })
         .unwrap_or(0)
 }
