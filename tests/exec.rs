@@ -48,7 +48,7 @@ fn check_layout(low: &Lowered, devices: usize, what: &str) -> usize {
             assert_eq!(region, None, "{what}: memory for a node without values");
         } else {
             let region = region.unwrap_or_else(|| panic!("{what}: no memory for {}", node.label()));
-            assert!(region.bytes >= node.bytes() && region.offset % 64 == 0, "{what}: {region:?}");
+            assert!(region.bytes >= node.bytes() && region.offset.is_multiple_of(64), "{what}: {region:?}");
             assert!(region.offset + region.bytes <= layout.arena[low.device[id.index()]], "{what}");
             values.push((id.index(), until[id.index()], low.device[id.index()], region));
         }

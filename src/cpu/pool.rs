@@ -192,7 +192,7 @@ mod tests {
     }
 
     struct Steps {
-        steps: Vec<Box<dyn Step>>,
+        all: Vec<Box<dyn Step>>,
         chunks: Vec<usize>,
         progress: Vec<Progress>,
         values: Vec<Arc<Vec<AtomicU64>>>,
@@ -208,12 +208,12 @@ mod tests {
         };
         let steps = (0..lengths.len()).map(of_step).collect();
         let progress = lengths.iter().map(|_| Progress::default()).collect();
-        Steps { steps, chunks: lengths.to_vec(), progress, values }
+        Steps { all: steps, chunks: lengths.to_vec(), progress, values }
     }
 
     impl Steps {
         fn run(&self, team: &Team, threads: usize) {
-            team.run(threads, &self.steps, &self.chunks, &self.progress, &Inputs::default());
+            team.run(threads, &self.all, &self.chunks, &self.progress, &Inputs::default());
         }
         fn bytes(&self) -> Vec<u64> {
             self.values.iter().flat_map(|v| v.iter().map(|x| x.load(Ordering::Relaxed))).collect()
@@ -224,7 +224,7 @@ mod tests {
     fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, wait) = mpsc::channel();
         std::thread::spawn(move || done.send(f()));
-        wait.recv_timeout(Duration::from_secs(120)).expect("the team hangs, or a panic came through")
+        wait.recv_timeout(Duration::from_mins(2)).expect("the team hangs, or a panic came through")
     }
 
     #[test]

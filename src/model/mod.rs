@@ -122,16 +122,15 @@ impl Model {
     /// # Errors
     /// The architecture is unknown, or a key or a tensor is missing or does not fit the others.
     pub fn new(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
-        Model::check(file.clone(), rope).map_err(|error| error.located(&file))
-    }
-
-    fn check(file: Arc<Gguf>, rope: &RopeOptions) -> Result<Model> {
-        let (arch, mut hp) = read(&file)?;
-        hp.rope.apply(rope)?;
-        let mut declare = Declare::new(&file);
-        arch.weights(&hp, &mut declare)?;
-        let weights = declare.finish();
-        Ok(Model { arch, hp, weights, file })
+        let checked = || {
+            let (arch, mut hp) = read(&file)?;
+            hp.rope.apply(rope)?;
+            let mut declare = Declare::new(&file);
+            arch.weights(&hp, &mut declare)?;
+            Ok((arch, hp, declare.finish()))
+        };
+        let (arch, hp, weights) = checked().map_err(|error: ModelError| error.located(&file))?;
+        Ok(Model { file, arch, hp, weights })
     }
     /// Every weight that the file's architecture asks for with the file's hyper-parameters, whether the file holds it or
     /// not.

@@ -23,7 +23,7 @@ impl Repl {
             Command::Clear => self.clear()?,
             Command::Regen => self.regenerate()?,
             Command::Undo => self.undo()?,
-            Command::Edit(text) => return self.edit(text),
+            Command::Edit(text) => return self.edit(&text),
             Command::System(text) => self.system(&text)?,
             Command::Set(text) => self.set(&text)?,
             Command::Show => self.show(),
@@ -74,7 +74,7 @@ impl Repl {
         self.answer()
     }
 
-    fn edit(&mut self, text: String) -> Result<Next, ReplError> {
+    fn edit(&mut self, text: &str) -> Result<Next, ReplError> {
         let Some(message) = self.conversation.undo() else { return refused("there is nothing to edit yet") };
         self.record(&Event::Undo);
         self.forget()?;
@@ -83,7 +83,7 @@ impl Repl {
             let slash = if message.content.starts_with('/') { "/" } else { "" };
             return Ok(Next::Edit(format!("{slash}{}", message.content)));
         }
-        self.say(&text).map(|()| Next::Prompt)
+        self.say(text).map(|()| Next::Prompt)
     }
 
     /// Take what the conversation no longer holds out of the cache.
