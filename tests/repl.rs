@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use chaski::chat::conversation::{Conversation, Role};
@@ -15,7 +16,7 @@ use chaski::chat::transcript::Transcript;
 use common::{GgufBytes, Run, arg, chaski, finished, tiny_llama};
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A context in which an answer without end takes seconds at least.
 const LONG: &str = "32768";
 
@@ -105,9 +106,13 @@ impl<'a> Terminal<'a> {
             eprintln!("SKIPPED a chat in a terminal: tmux is not installed");
             return None;
         }
-        let terminal = Terminal { place, socket: place.path("tmux") };
+        // A server that is on its way out shall not be met again.
+        static SERVERS: AtomicU32 = AtomicU32::new(0);
+        let socket = place.path(&format!("tmux-{}", SERVERS.fetch_add(1, Ordering::Relaxed)));
+        let terminal = Terminal { place, socket };
+        // Ctrl-C goes to the shell, too, which shall outlive it.
         let program = format!(
-            "CHASKI_STATE_DIR='{}' '{}' chat '{}' {}; echo \"exit code: $?\"; exec sleep 600",
+            "trap : INT; CHASKI_STATE_DIR='{}' '{}' chat '{}' {}; echo \"exit code: $?\"; exec sleep 600",
             place.state().display(),
             env!("CARGO_BIN_EXE_chaski"),
             place.model.display(),
@@ -185,14 +190,16 @@ impl<'a> Terminal<'a> {
         let output = self.tmux(&["capture-pane", "-p"]);
         String::from_utf8_lossy(&output.stdout).lines().filter(|l| !l.trim().is_empty()).count()
     }
-    /// How many tokens `/context` says the cache holds.
-    fn cached(&self) -> usize {
+    /// How many tokens `/context` says the conversation takes, and the cache holds.
+    fn context(&self) -> (usize, usize) {
         self.wipe();
         self.enter("/context");
         self.see(" in the cache");
         let screen = self.screen();
-        let before = screen.split(" in the cache").next().unwrap();
-        before.rsplit(' ').next().unwrap().parse().unwrap()
+        let number_before = |text: &str| -> usize {
+            screen.split(text).next().unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        (number_before(" of "), number_before(" in the cache"))
     }
 }
 
@@ -218,7 +225,7 @@ fn a_chat(place: &Place) {
     assert_eq!(said(&two_turns, Role::User), ["Once upon a time", "The dog ran"]);
     assert!(said(&two_turns, Role::Assistant).iter().all(|answer| !answer.is_empty()));
     terminal.ready();
-    let after_two = terminal.cached();
+    let (_, after_two) = terminal.context();
     // The second turn read only what came after the first.
     terminal.enter("/stats");
     terminal.see(" reused; answer: 12 tokens");
@@ -238,12 +245,15 @@ fn a_chat(place: &Place) {
     let interrupted = terminal.messages(6);
     assert_eq!(interrupted.messages[4].content, "Say more");
     assert!(!interrupted.messages[5].content.is_empty());
-    assert!(terminal.cached() > after_two + 12);
+    let (_, after_three) = terminal.context();
+    assert!(after_three > after_two + 12);
 
     terminal.enter("/undo");
     terminal.see("(taken back: Say more)");
     assert_eq!(terminal.messages(4), two_turns);
-    assert!(terminal.cached() <= after_two + 12, "{}", terminal.screen());
+    // What is left in the cache is what the conversation still has.
+    let (taken, cached) = terminal.context();
+    assert!(cached <= taken && cached < after_three && cached >= after_two, "{}", terminal.screen());
 
     terminal.enter("/set n 12");
     terminal.see("(n = 12)");
@@ -259,7 +269,9 @@ fn a_chat(place: &Place) {
     terminal.see("exit code: 0");
     drop(terminal);
 
-    let Some(terminal) = Terminal::start(place, (100, 40), &["--temp", "0", "-n", "8", "--continue"]) else {
+    let Some(terminal) =
+        Terminal::start(place, (100, 40), &["--temp", "0", "-n", "8", "-c", LONG, "--continue"])
+    else {
         return;
     };
     terminal.see("(4 messages)");

@@ -251,6 +251,7 @@ impl Repl {
             path.display()
         ));
         self.recap();
+        self.warn_of_size();
         Ok(())
     }
 

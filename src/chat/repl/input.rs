@@ -8,7 +8,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{
     Behavior, Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler,
-    Helper, Highlighter, Hinter, KeyCode, KeyEvent, Modifiers, Movement, RepeatCount, Validator,
+    Helper, Highlighter, Hinter, KeyCode, KeyEvent, Modifiers, RepeatCount, Validator,
 };
 
 use super::commands::COMMANDS;
@@ -43,6 +43,15 @@ pub trait Input {
     fn read(&mut self, initial: Option<&str>) -> io::Result<Line>;
     /// Whether somebody is there to react.
     fn interactive(&self) -> bool;
+}
+
+/// What stands, unseen (it is U+2060, the word joiner), between a backslash at the end of a line and the new line that it
+/// made. A backslash before a line break that was pasted has none, and is part of the message.
+const JOINER: char = '\u{2060}';
+
+/// The message without the backslashes that made new lines.
+fn joined(text: &str) -> String {
+    text.replace(&format!("\\{JOINER}\n"), "\n")
 }
 
 /// Whether a message that began with a fence has not ended yet.
@@ -123,6 +132,7 @@ impl Input for Keyboard {
     fn read(&mut self, initial: Option<&str>) -> io::Result<Line> {
         match self.editor.readline_with_initial(PROMPT, (initial.unwrap_or_default(), "")) {
             Ok(text) => {
+                let text = joined(&text);
                 if !text.trim().is_empty() {
                     self.remember(&text);
                 }
@@ -155,7 +165,7 @@ impl ConditionalEventHandler for Enter {
             return Some(Cmd::Newline);
         }
         let at_end = context.pos() == line.len();
-        (at_end && continues(line)).then(|| Cmd::Replace(Movement::BackwardChar(1), Some("\n".into())))
+        (at_end && continues(line)).then(|| Cmd::Insert(1, format!("{JOINER}\n")))
     }
 }
 

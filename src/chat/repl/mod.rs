@@ -139,6 +139,7 @@ impl Repl {
     /// Begin with this conversation, which the store holds already, instead of an empty one.
     pub fn resume(&mut self, conversation: Conversation) {
         self.conversation = conversation;
+        self.warn_of_size();
     }
 
     /// Set the system prompt.
@@ -245,6 +246,17 @@ impl Repl {
             return Ok(self.chat.raw_prompt(&raw_text(conversation)));
         }
         self.chat.prompt(conversation).map(|(_, tokens)| tokens)
+    }
+
+    /// Say so if the conversation does not fit the context; nothing is dropped before there is a message to answer.
+    fn warn_of_size(&mut self) {
+        let (used, n_ctx) = (self.used(), self.chat.session().n_ctx());
+        if used >= n_ctx {
+            let on_full = settings::policy(self.settings.on_full);
+            tracing::warn!(
+                "this conversation takes {used} tokens, the context has {n_ctx} (policy: {on_full})"
+            );
+        }
     }
 
     /// How many tokens the conversation takes so far.
