@@ -16,7 +16,7 @@ use chaski::chat::transcript::Transcript;
 use common::{GgufBytes, Run, arg, chaski, finished, tiny_llama};
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// A context in which an answer without end takes seconds at least.
 const LONG: &str = "32768";
 
@@ -116,7 +116,7 @@ impl<'a> Terminal<'a> {
             place.state().display(),
             env!("CARGO_BIN_EXE_chaski"),
             place.model.display(),
-            args.iter().map(|a| format!("'{a}' ")).collect::<String>(),
+            args.iter().flat_map(|a| ["'", a, "' "]).collect::<String>(),
         );
         let (x, y) = (size.0.to_string(), size.1.to_string());
         terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &x, "-y", &y, "sh", "-c", &program]);
