@@ -399,7 +399,7 @@ fn only_answers_go_to_standard_output() {
     let run = place.piped(&["--temp", "0", "-n", "4"], "hello\n/stats\nab\n");
     assert_eq!(run.code, Some(0), "{run:?}");
     let saved = place.saved();
-    let answers: String = said(&saved, Role::Assistant).iter().map(|a| format!("{a}\n")).collect();
+    let answers: String = said(&saved, Role::Assistant).iter().flat_map(|a| [a, "\n"]).collect();
     assert_eq!(run.stdout, answers);
     assert_eq!(said(&saved, Role::User), ["hello", "ab"]);
     assert!(run.stderr.contains(" reused; answer: 4 tokens") && !run.stderr.contains('\x1b'), "{run:?}");
