@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::text::{Piece, Reasoning, Stops};
+use super::text::{Outgoing, Piece, Reasoning, Stops};
 use crate::engine::{EngineError, Interrupted, Session};
 use crate::sample::{self, Pieces, Sampler};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
@@ -125,8 +125,12 @@ pub fn generate(
         return Err(GenerateError::PromptTooLong { tokens: prompt.len(), n_ctx });
     }
     let started = Instant::now();
-    let reused = session.common_prefix(prompt).min(prompt.len() - 1);
-    let read = session.set_tokens(prompt, &mut |done, total| watch(Progress { done, total }))?;
+    let mut to_do = 0;
+    let read = session.set_tokens(prompt, &mut |done, total| {
+        to_do = total;
+        watch(Progress { done, total })
+    })?;
+    let reused = prompt.len() - to_do;
     let mut outcome = Outcome {
         text: String::new(),
         reasoning: String::new(),
@@ -143,7 +147,6 @@ pub fn generate(
     let started = Instant::now();
     sampler.set_history(prompt);
     let mut detokenizer = tokenizer.detokenizer(false);
-    let mut stops = Stops::new(&options.stops);
     let marks = options.reasoning.as_ref().map(|(open, close)| (open.as_str(), close.as_str()));
     // Marks may be control tokens, which have no text of their own in an answer.
     let mark_of = |token: u32| {
@@ -152,7 +155,8 @@ pub fn generate(
         let control = tokenizer.token_kind(token).is_special();
         [open, close].into_iter().find(|mark| control && mark.as_bytes() == text)
     };
-    let mut split = Reasoning::new(marks, options.in_reasoning);
+    let reasoning = Reasoning::new(marks, options.in_reasoning);
+    let mut outgoing = Outgoing::new(Stops::new(&options.stops), reasoning);
     let mut deliver = |pieces: Vec<Piece>, outcome: &mut Outcome| {
         let mut flow = ControlFlow::Continue(());
         for piece in pieces {
@@ -179,8 +183,7 @@ pub fn generate(
             Some(mark) => mark.to_owned(),
             None => detokenizer.push(token).to_owned(),
         };
-        let (text, stopped) = stops.push(&text);
-        let mut pieces = split.push(&text);
+        let (mut pieces, stopped) = outgoing.push(&text);
         if pieces.is_empty() {
             pieces = silent();
         }
@@ -199,9 +202,8 @@ pub fn generate(
         }
     };
     if outcome.ended != Ended::StopString {
-        let rest = stops.push(detokenizer.finish()).0 + &stops.finish();
-        let mut pieces = split.push(&rest);
-        pieces.extend(split.finish());
+        let (mut pieces, _) = outgoing.push(detokenizer.finish());
+        pieces.extend(outgoing.finish());
         pieces.retain(|p| !p.text.is_empty());
         // The answer is over: whether to go on is no question any more.
         let _ = deliver(pieces, &mut outcome);

@@ -45,7 +45,8 @@ pub struct Piece {
     pub reasoning: bool,
 }
 
-/// Tells reasoning from the answer by the marks around it.
+/// Tells reasoning from the answer by the marks around it. Reasoning comes before the answer: once the answer has
+/// begun, all that follows is answer.
 #[derive(Debug)]
 pub struct Reasoning {
     /// The mark that opens reasoning and the one that closes it; none for models that do not reason.
@@ -53,6 +54,8 @@ pub struct Reasoning {
     inside: bool,
     /// Whether white space is dropped before the next text: after a mark.
     trim: bool,
+    /// Whether the answer has begun. A mark in the middle of it is text: the model writes about it.
+    answering: bool,
     held: String,
 }
 
@@ -60,7 +63,8 @@ impl Reasoning {
     /// `inside` says that the prompt has opened reasoning already.
     pub fn new(marks: Option<(&str, &str)>, inside: bool) -> Reasoning {
         let marks = marks.map(|(a, b)| (a.to_owned(), b.to_owned()));
-        Reasoning { inside: inside && marks.is_some(), marks, trim: inside, held: String::new() }
+        let inside = inside && marks.is_some();
+        Reasoning { marks, inside, trim: inside, answering: false, held: String::new() }
     }
     /// Take more text; the pieces that are certain.
     pub fn push(&mut self, text: &str) -> Vec<Piece> {
@@ -78,23 +82,57 @@ impl Reasoning {
         };
         loop {
             let mark = if self.inside { close } else { open };
-            if let Some(at) = self.held.find(mark.as_str()) {
-                add(&self.held[..at], self.inside, &mut self.trim);
-                self.held.drain(..at + mark.len());
-                self.inside = !self.inside;
-                self.trim = true;
-            } else {
-                let at = self.held.len() - overlap(&self.held, mark);
-                add(&self.held[..at], self.inside, &mut self.trim);
-                self.held.drain(..at);
+            let found = self.held.find(mark.as_str());
+            let before = &self.held[..found.unwrap_or(self.held.len() - overlap(&self.held, mark))];
+            if !self.inside && (self.answering || !before.trim_start().is_empty()) {
+                self.answering = true;
+                add(&self.held, false, &mut self.trim);
+                self.held.clear();
                 return pieces;
             }
+            add(before, self.inside, &mut self.trim);
+            let Some(at) = found else {
+                self.held.drain(..before.len());
+                return pieces;
+            };
+            self.held.drain(..at + mark.len());
+            self.inside = !self.inside;
+            self.trim = true;
         }
     }
     /// What was held back, now that no more comes.
     pub fn finish(&mut self) -> Option<Piece> {
         let text = std::mem::take(&mut self.held);
         (!text.is_empty()).then_some(Piece { text, reasoning: self.inside })
+    }
+}
+
+/// The whole way out: stop strings first, then reasoning told from the answer.
+#[derive(Debug)]
+pub struct Outgoing {
+    stops: Stops,
+    reasoning: Reasoning,
+}
+
+impl Outgoing {
+    /// Text passes through one, then through the other.
+    pub fn new(stops: Stops, reasoning: Reasoning) -> Outgoing {
+        Outgoing { stops, reasoning }
+    }
+    /// Take more text: the pieces that are certain, and whether a stop string is complete. Then these are the last.
+    pub fn push(&mut self, text: &str) -> (Vec<Piece>, bool) {
+        let (text, stopped) = self.stops.push(text);
+        let mut pieces = self.reasoning.push(&text);
+        if stopped {
+            pieces.extend(self.reasoning.finish());
+        }
+        (pieces, stopped)
+    }
+    /// What was held back, now that no more comes.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        let mut pieces = self.reasoning.push(&self.stops.finish());
+        pieces.extend(self.reasoning.finish());
+        pieces
     }
 }
 
@@ -155,5 +193,38 @@ mod tests {
     fn without_marks_all_is_answer() {
         let mut r = Reasoning::new(None, true);
         assert_eq!(r.push(" <think>x"), [Piece { text: " <think>x".into(), reasoning: false }]);
+    }
+
+    #[test]
+    fn a_mark_within_the_answer_is_text() {
+        let mut r = Reasoning::new(Some(("<think>", "</think>")), true);
+        let mut all = r.push("hm</think>\n\nThe tag <think> opens");
+        all.extend(r.push(" it, <thi"));
+        all.extend(r.finish());
+        let answer: String = all.iter().filter(|p| !p.reasoning).map(|p| p.text.as_str()).collect();
+        assert_eq!((all[0].text.as_str(), answer.as_str()), ("hm", "The tag <think> opens it, <thi"));
+    }
+
+    #[test]
+    fn what_stands_before_a_stop_string_is_passed_on_even_where_it_looks_like_a_mark() {
+        let reasoning = Reasoning::new(Some(("<think>", "</think>")), true);
+        let mut out = Outgoing::new(Stops::new(&["END".into()]), reasoning);
+        let (mut pieces, stopped) = out.push("a </EN");
+        assert!(!stopped);
+        let (rest, stopped) = out.push("D b");
+        pieces.extend(rest);
+        let text: String = pieces.iter().map(|p| p.text.as_str()).collect();
+        assert_eq!((text.as_str(), stopped), ("a </", true));
+        assert_eq!(out.finish(), []);
+    }
+
+    #[test]
+    fn what_is_held_back_by_both_comes_in_order_at_the_end() {
+        let reasoning = Reasoning::new(Some(("<think>", "</think>")), true);
+        let mut out = Outgoing::new(Stops::new(&["END".into()]), reasoning);
+        let (mut pieces, _) = out.push("a </thEN");
+        pieces.extend(out.finish());
+        let text: String = pieces.iter().map(|p| p.text.as_str()).collect();
+        assert_eq!(text, "a </thEN");
     }
 }

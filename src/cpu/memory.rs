@@ -116,8 +116,7 @@ impl Src {
     pub(crate) unsafe fn new(ptr: *const u8, bytes: usize) -> Src {
         Src { ptr, bytes }
     }
-    /// Everything in the window. Memory of tensors is aligned for `T`; where a file's is not, the
-    /// slice is empty and the plan was refused.
+    /// Everything in the window. Regions of an arena are aligned for any `T`; a file's blocks are only read as bytes.
     pub(crate) fn slice<T: Pod>(&self) -> &[T] {
         if self.ptr.align_offset(align_of::<T>()) != 0 {
             debug_assert!(false, "a window is not aligned for its type");

@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::engine::{BatchToken, Engine, Result};
+use crate::engine::{BatchToken, Engine, EngineError, Result};
 
 /// The result over some windows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,10 +39,11 @@ pub fn windows(tokens: usize, ctx: usize, most: Option<usize>) -> usize {
 }
 
 /// Score `tokens` in windows of `ctx`. `bos` replaces the first token of each window. `watch` is called before every
-/// window and may end the measurement; the result is then that of the windows read, if there are any.
+/// window and may end the measurement; the result is then that of the windows read, if there are any. A window of fewer
+/// than three tokens has nothing to score.
 ///
 /// # Errors
-/// As [`Engine::decode`].
+/// As [`Engine::decode`]; a token that the vocabulary does not hold is refused before anything is evaluated.
 pub fn perplexity(
     engine: &mut Engine,
     tokens: &[u32],
@@ -52,6 +53,12 @@ pub fn perplexity(
     watch: &mut dyn FnMut(Window) -> ControlFlow<()>,
 ) -> Result<Option<Perplexity>> {
     let n_vocab = engine.model().hparams().n_vocab;
+    if let Some((index, id)) = tokens.iter().copied().enumerate().find(|(_, id)| *id as usize >= n_vocab) {
+        return Err(EngineError::Token { id, index, n_vocab });
+    }
+    if ctx < 2 {
+        return Ok(None);
+    }
     let total = windows(tokens.len(), ctx, most);
     let first = ctx / 2;
     let (mut sum, mut squares, mut scored, mut done) = (0f64, 0f64, 0usize, 0usize);
