@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chaski::engine::{BatchToken, Engine, EngineError, Interrupted, Session};
 use chaski::kv::CellsError;
+use chaski::measure::perplexity;
 use chaski::model::{ARCHS, Model};
 use chaski_gguf::Format;
 use common::tiny::{Tiny, VOCAB, decode, ids, options, sequence};
@@ -258,4 +259,20 @@ fn a_session_that_fills_its_cache_says_so_and_stays_usable() {
     assert!(matches!(error, EngineError::Cells(CellsError::Full { .. })), "{error}");
     assert_eq!(session.tokens(), &ids(20, 1)[..16], "what was read before the error stays");
     assert_eq!(read(&mut session, &ids(20, 1)[..10]).1, 1);
+}
+
+#[test]
+fn a_token_beyond_the_vocabulary_is_refused_before_a_text_is_scored() {
+    let model = Tiny::new("llama", false, Format::F32, true).unwrap().model().unwrap();
+    let mut engine = engine(&model, 8, 4);
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let mut text = ids(16, 1);
+    assert_eq!(perplexity(&mut engine, &text, None, 8, None, go_on).unwrap().unwrap().tokens, 6);
+    // The first token of a micro-batch is scored by the last of the one before.
+    text[12] = VOCAB as u32;
+    let error = perplexity(&mut engine, &text, None, 8, None, go_on).unwrap_err();
+    assert!(matches!(error, EngineError::Token { index: 12, .. }), "{error}");
+    for ctx in 0..3 {
+        assert!(perplexity(&mut engine, &ids(16, 1), None, ctx, None, go_on).unwrap().is_none(), "{ctx}");
+    }
 }

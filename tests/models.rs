@@ -3,8 +3,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use chaski::engine::Engine;
-use chaski::model::{ARCHS, ModelError};
+use chaski::model::{ARCHS, Model, ModelError, RopeOptions};
 use chaski_gguf::{Format, OwnedValue};
 use common::tiny::{EMBD, Tiny, VOCAB, decode, ids, nmse, options, sequence};
 
@@ -125,7 +127,7 @@ fn keys_that_cannot_be_true_are_refused_by_name() {
 fn every_tensor_that_is_missing_misshapen_or_of_integers_is_refused_by_name() {
     for (arch, experts, _) in forms().into_iter().filter(|(_, _, tied)| !tied) {
         let good = Tiny::new(arch, experts, Format::F32, false).unwrap();
-        let wanted = chaski::model::Model::wanted(&good.file()).unwrap();
+        let wanted = Model::wanted(&good.file()).unwrap();
         for want in wanted {
             let at = good.tensors.iter().position(|t| t.name == want.name).unwrap();
             let mut bad = good.clone();
@@ -168,6 +170,19 @@ fn no_number_of_the_metadata_alone_reserves_memory() {
     tiny.set("attention.key_length", 1u32 << 14);
     tiny.set("attention.value_length", 1u32 << 14);
     refused("everything is as large as it may be", &tiny, "token_embd.weight");
+}
+
+#[test]
+fn a_rope_scale_is_refused_where_the_file_scales_nothing() {
+    let mut tiny = Tiny::new("llama", false, Format::F32, false).unwrap();
+    tiny.set("rope.scaling.type", "none");
+    let read =
+        |rope| Model::new(Arc::new(tiny.file()), &rope).map(|model| model.hparams().rope.params.freq_scale);
+    let scale = RopeOptions { scale: Some(2.0), ..RopeOptions::default() };
+    let said = read(scale.clone()).unwrap_err().to_string();
+    assert!(said.contains("rope.scaling.type"), "{said}");
+    assert_eq!(read(RopeOptions { scaling: Some("linear".into()), ..scale }).unwrap(), 0.5);
+    assert_eq!(read(RopeOptions::default()).unwrap(), 1.0);
 }
 
 #[test]

@@ -73,13 +73,17 @@ impl RopeScaling {
     /// Apply what the command line overrides.
     ///
     /// # Errors
-    /// A scaling of another name, or a number that is not finite and positive.
+    /// A scaling of another name, a factor where nothing is scaled, or a number that is not finite and positive.
     pub fn apply(&mut self, options: &RopeOptions) -> Result<()> {
         let bad = |key: &str, why: String| ModelError::Key { key: key.into(), why };
         if let Some(kind) = &options.scaling {
             self.kind.clone_from(kind);
         }
         if let Some(factor) = options.scale {
+            if self.kind == "none" {
+                let why = "is none, so that a rope scale has no effect (--rope-scaling names a kind)".into();
+                return Err(bad("rope.scaling.type", why));
+            }
             self.factor = factor;
         }
         if let Some(base) = options.freq_base {
