@@ -1,7 +1,8 @@
 //! `chaski run`: one answer on standard output, then exit.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 
 use indicatif::ProgressBar;
@@ -15,6 +16,7 @@ use super::talk::{self, TemplateSource};
 use super::{file, interrupt, progress};
 use crate::chat::conversation::{Conversation as Turns, Message, Role};
 use crate::chat::generate::{Ended, GenerateOptions, Outcome, Progress};
+use crate::chat::repl::harmless;
 use crate::chat::text::Piece;
 
 pub(super) fn run(args: &RunArgs, terminal: Terminal) -> anyhow::Result<()> {
@@ -118,9 +120,11 @@ impl Sink {
                 let event = if reasoning { "reasoning" } else { "text" };
                 writeln!(out, "{}", json!({ "event": event, "text": piece.text })).and_then(|()| out.flush())
             }
-            (false, _, false) => write!(out, "{}", piece.text).and_then(|()| out.flush()),
+            (false, _, false) => {
+                out.write_all(shown(&out, &piece.text).as_bytes()).and_then(|()| out.flush())
+            }
             // Not the answer, so not on its stream.
-            (false, _, true) => write!(io::stderr(), "{}", piece.text),
+            (false, _, true) => io::stderr().write_all(shown(&io::stderr(), &piece.text).as_bytes()),
         };
         if let Err(error) = written {
             self.error = Some(error);
@@ -157,6 +161,11 @@ impl Sink {
         }
         out.flush()
     }
+}
+
+/// The model's text as this stream may have it: control characters must not steer a terminal.
+fn shown<'a>(stream: &impl IsTerminal, text: &'a str) -> Cow<'a, str> {
+    if stream.is_terminal() { harmless(text) } else { text.into() }
 }
 
 /// What happened, on standard error.
