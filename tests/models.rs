@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chaski::engine::Engine;
 use chaski::model::{ARCHS, Model, ModelError, RopeOptions};
 use chaski_gguf::{Format, OwnedValue};
-use common::tiny::{EMBD, Tiny, VOCAB, decode, ids, nmse, options, sequence};
+use common::tiny::{EMBD, Tensor, Tiny, VOCAB, decode, ids, nmse, options, sequence};
 
 /// Every architecture in every form it has: name, with experts, tied.
 fn forms() -> Vec<(&'static str, bool, bool)> {
@@ -170,6 +170,15 @@ fn no_number_of_the_metadata_alone_reserves_memory() {
     tiny.set("attention.key_length", 1u32 << 14);
     tiny.set("attention.value_length", 1u32 << 14);
     refused("everything is as large as it may be", &tiny, "token_embd.weight");
+}
+
+#[test]
+fn tensors_that_an_architecture_has_no_use_for_are_named() {
+    let mut tiny = Tiny::new("llama", false, Format::F32, true).unwrap();
+    assert_eq!(tiny.model().unwrap().unused().count(), 0);
+    let extra = Tensor { name: "blk.1.attn_q.scale".into(), ..tiny.tensor("blk.1.attn_norm.weight").clone() };
+    tiny.tensors.push(extra);
+    assert_eq!(tiny.model().unwrap().unused().collect::<Vec<_>>(), ["blk.1.attn_q.scale"]);
 }
 
 #[test]

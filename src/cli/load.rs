@@ -42,6 +42,7 @@ fn understand(path: &Path, gguf: Gguf, options: &EngineOptions) -> anyhow::Resul
 /// The file is no model that can be run, or does not fit.
 pub fn load(path: &Path, options: &EngineOptions, n_ctx: Option<usize>) -> anyhow::Result<Engine> {
     let mut model = open_model(path, options)?;
+    warn_of_unused(&model);
     let memory = machine::memory();
     let n_ctx = match n_ctx {
         Some(n_ctx) => n_ctx,
@@ -75,6 +76,15 @@ pub fn load(path: &Path, options: &EngineOptions, n_ctx: Option<usize>) -> anyho
         with.cpu.threads_batch,
     );
     Ok(Engine::new(model, with)?)
+}
+
+/// Say which tensors the model's architecture knows nothing of: the answers may not be what the file's maker meant.
+fn warn_of_unused(model: &Model) {
+    let (count, first) = (model.unused().count(), model.unused().next());
+    if let Some(first) = first {
+        let rest = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        tracing::warn!("tensor {first}{rest}: architecture {} does not use that", model.arch());
+    }
 }
 
 /// What the engine is made with.

@@ -159,6 +159,11 @@ impl Model {
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
+    /// Tensors of the file that the graph never uses. There should be none: what they are for is not computed.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        let names = self.file.tensors().iter().map(|t| t.name.as_str());
+        names.filter(|name| self.weights.get(name).is_none())
+    }
     /// The graph of a batch of this shape, with caches of these formats.
     ///
     /// # Errors
