@@ -101,6 +101,9 @@ pub struct KvLayer {
 }
 
 /// Nodes of one device that run without a stop, and where everything they touch lies.
+///
+/// The executor makes these and keeps what backends rely on: values that are alive at once have regions that do not
+/// overlap, and one plan of an arena runs at a time, while nobody reads or writes it.
 pub struct Segment<'a> {
     /// The lowered graph.
     pub graph: &'a Graph,

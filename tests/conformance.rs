@@ -99,6 +99,7 @@ fn logits(case: &Case, threads: usize, n_ubatch: usize, isa: Isa, exact: bool) -
         n_ctx: case.tokens.len(),
         n_sequences: 1,
         n_ubatch,
+        n_outputs: 1,
         kv: KvChoice::new(case.kv.0, case.kv.1),
     };
     let mut engine = Engine::new(model.clone(), options).unwrap();

@@ -83,7 +83,7 @@ fn random_graph(random: &mut Random, devices: usize) -> Lowered {
             _ => {
                 let others = (0..random.below(3)).map(|_| recent(random));
                 let inputs = others.filter(|i| low.device[i.index()] == device).chain([first]).collect();
-                (node(Op::Scale(1.0), inputs, shape), device)
+                (node(Op::Hadamard, inputs, shape), device)
             }
         };
         low.graph.push(new);
@@ -113,7 +113,7 @@ fn a_chain_of_values_takes_the_memory_of_two() {
     let shape = Shape::new(&[1024]);
     let mut last = low.graph.push(node(Op::Input(Input::Tokens), Vec::new(), shape));
     for _ in 1..50 {
-        last = low.graph.push(node(Op::Scale(1.0), vec![last], shape));
+        last = low.graph.push(node(Op::Hadamard, vec![last], shape));
     }
     low.graph.set_output(last);
     assert_eq!(layout(&low, 1).arena, [2 * 4096]);

@@ -72,6 +72,7 @@ fn use_all(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
         n_ctx: 16,
         n_sequences: 1,
         n_ubatch: 8,
+        n_outputs: 1,
         kv: KvChoice::new(KvFormat::F16, KvFormat::F16),
     };
     let mut engine = Engine::new(model, options)?;

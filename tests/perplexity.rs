@@ -44,6 +44,7 @@ fn measure(data: &Data, model: &Path, kv: KvChoice, chunks: usize) -> f64 {
         n_ctx: CTX,
         n_sequences: 1,
         n_ubatch: CTX,
+        n_outputs: 1,
         kv,
     };
     let mut engine = Engine::new(model, options).unwrap();

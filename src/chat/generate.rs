@@ -170,7 +170,7 @@ pub fn generate(
     };
     let silent = || vec![Piece { text: String::new(), reasoning: false }];
     outcome.ended = loop {
-        if options.max_tokens.is_some_and(|most| outcome.tokens.len() >= most) {
+        if options.max_tokens == Some(0) {
             break Ended::Limit;
         }
         let token = sampler.sample(session.logits())?;
@@ -194,12 +194,13 @@ pub fn generate(
         if flow.is_break() {
             break Ended::Interrupted;
         }
+        if options.max_tokens.is_some_and(|most| outcome.tokens.len() >= most) {
+            break Ended::Limit;
+        }
         if session.tokens().len() >= n_ctx {
             break Ended::ContextFull;
         }
-        if options.max_tokens.is_none_or(|most| outcome.tokens.len() < most) {
-            session.push(token)?;
-        }
+        session.push(token)?;
     };
     if outcome.ended != Ended::StopString {
         let (mut pieces, _) = outgoing.push(detokenizer.finish());

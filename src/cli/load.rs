@@ -36,11 +36,25 @@ fn understand(path: &Path, gguf: Gguf, options: &EngineOptions) -> anyhow::Resul
     Ok(Arc::new(model))
 }
 
+/// Of which tokens a command wants the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Of the last one of a prompt.
+    Last,
+    /// Of all of them, or many.
+    Every,
+}
+
 /// Load a model. `n_ctx` is the context in tokens where the command knows it better than the options.
 ///
 /// # Errors
 /// The file is no model that can be run, or does not fit.
-pub fn load(path: &Path, options: &EngineOptions, n_ctx: Option<usize>) -> anyhow::Result<Engine> {
+pub fn load(
+    path: &Path,
+    options: &EngineOptions,
+    n_ctx: Option<usize>,
+    wanted: Wanted,
+) -> anyhow::Result<Engine> {
     let mut model = open_model(path, options)?;
     warn_of_unused(&model);
     let memory = machine::memory();
@@ -54,7 +68,10 @@ pub fn load(path: &Path, options: &EngineOptions, n_ctx: Option<usize>) -> anyho
             "a context of {n_ctx} tokens is more than the {trained} that the model was trained for"
         );
     }
-    let with = engine_options(options, n_ctx);
+    let mut with = engine_options(options, n_ctx);
+    if wanted == Wanted::Every {
+        with.n_outputs = with.n_ubatch;
+    }
     let plan = plan_memory(&model, &with)?;
     check_memory(&plan, &with, options, memory.as_ref())?;
     if !options.mmap {
@@ -100,6 +117,7 @@ pub fn engine_options(options: &EngineOptions, n_ctx: usize) -> engine::EngineOp
         n_ctx,
         n_sequences: 1,
         n_ubatch: options.ubatch,
+        n_outputs: 1,
         kv: options.kv,
     }
 }

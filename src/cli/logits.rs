@@ -22,7 +22,7 @@ pub(super) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
         Context::Model => None,
         Context::Tokens(n_ctx) => Some(n_ctx as usize),
     };
-    let mut engine = load::load(&path, &options, n_ctx)?;
+    let mut engine = load::load(&path, &options, n_ctx, load::Wanted::Every)?;
     let n_ctx = engine.options().n_ctx;
     if n_tokens > n_ctx {
         return Err(Failure::usage(format!("{n_tokens} tokens do not fit in a context of {n_ctx}")).into());

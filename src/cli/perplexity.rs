@@ -8,9 +8,9 @@ use super::args::PerplexityArgs;
 use super::exit::{Exit, Failure};
 use super::options::EngineOptions;
 use super::output::{self, Terminal};
-use super::{file, interrupt, load, progress};
+use super::{file, interrupt, load, progress, talk};
 use crate::measure::{self, Window};
-use crate::tokenizer::{EncodeOptions, Tokenizer};
+use crate::tokenizer::EncodeOptions;
 
 /// Tokens of a window where `--ctx-size` does not say.
 const WINDOW: usize = 512;
@@ -23,12 +23,12 @@ pub(super) fn run(args: &PerplexityArgs, terminal: Terminal) -> anyhow::Result<(
         super::options::Context::Default => Some(WINDOW),
         super::options::Context::Model => None,
     };
-    let mut engine = load::load(&path, &options, ctx)?;
+    let mut engine = load::load(&path, &options, ctx, load::Wanted::Every)?;
     let ctx = engine.options().n_ctx;
     if ctx < 4 {
         return Err(Failure::usage(format!("a window of {ctx} tokens has nothing to score")).into());
     }
-    let tokenizer = Tokenizer::from_gguf(engine.model().file()).map_err(|error| file::named(&path, error))?;
+    let tokenizer = talk::tokenizer(&path, &engine)?;
     let text = file::read(&args.file)?;
     let tokens = tokenizer.encode(&text, EncodeOptions { add_special: true, parse_special: false });
     let chunks = args.chunks.map(|n| n as usize);

@@ -9,7 +9,7 @@ use super::load;
 use super::options::{Conversation, EngineOptions, Generation, TemplateChoice};
 use crate::chat::conversation::Chat;
 use crate::chat::template::{DEFAULT, Template};
-use crate::engine::Session;
+use crate::engine::{Engine, Session};
 use crate::tokenizer::Tokenizer;
 
 /// Where the template in use comes from.
@@ -40,21 +40,9 @@ pub(super) fn load(
     conversation: &Conversation,
     generation: &Generation,
 ) -> anyhow::Result<Loaded> {
-    let engine = load::load(path, engine, None)?;
+    let engine = load::load(path, engine, None, load::Wanted::Last)?;
     let file = engine.model().file().clone();
-    let tokenizer = Tokenizer::from_gguf(&file).map_err(|e| super::file::named(path, e))?;
-    for warning in tokenizer.warnings() {
-        tracing::warn!("{warning}");
-    }
-    let rows = engine.model().hparams().n_vocab;
-    if tokenizer.vocab_size() > rows {
-        let why = format!(
-            "{}: tokenizer.ggml.tokens has {} tokens, token_embd.weight only {rows} rows",
-            path.display(),
-            tokenizer.vocab_size()
-        );
-        return Err(Failure::input(why).into());
-    }
+    let tokenizer = tokenizer(path, &engine)?;
     let own = file.str("tokenizer.chat_template").map_err(|e| super::file::named(path, e))?;
     let (template, source) = match (&conversation.template, own) {
         (TemplateChoice::Named(name), _) => {
@@ -80,4 +68,22 @@ pub(super) fn load(
         chat.variables.insert("enable_thinking".into(), Value::Bool(reasoning));
     }
     Ok(Loaded { chat, source })
+}
+
+/// The tokenizer of a loaded model, with its warnings said.
+///
+/// # Errors
+/// It cannot be used, or has tokens that the model has no embedding of.
+pub(super) fn tokenizer(path: &Path, engine: &Engine) -> anyhow::Result<Tokenizer> {
+    let model = engine.model();
+    let tokenizer = Tokenizer::from_gguf(model.file()).map_err(|e| super::file::named(path, e))?;
+    for warning in tokenizer.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let (tokens, rows) = (tokenizer.vocab_size(), model.hparams().n_vocab);
+    if tokens > rows {
+        let why = format!("tokenizer.ggml.tokens has {tokens} tokens, token_embd.weight only {rows} rows");
+        return Err(Failure::input(format!("{}: {why}", path.display())).into());
+    }
+    Ok(tokenizer)
 }

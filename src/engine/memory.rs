@@ -46,7 +46,8 @@ pub fn plan_memory(model: &Model, options: &EngineOptions) -> Result<MemoryPlan>
     let backends: [&dyn Backend; 1] = [&cpu];
     let (weights, kv) = (vec![0; model.weights().list().len()], vec![0; model.hparams().n_layer]);
     let homes = Homes { weights: &weights, kv: &kv };
-    let shape = BatchShape { n_tokens: options.n_ubatch.min(options.n_ctx), n_out: 1 };
+    let n_tokens = options.n_ubatch.min(options.n_ctx);
+    let shape = BatchShape { n_tokens, n_out: options.n_outputs.min(n_tokens) };
     let (_, layout) = compile(model, options.kv, shape, &homes, &backends)?;
     Ok(MemoryPlan {
         weights: model.weights().list().iter().map(|w| w.bytes).sum(),

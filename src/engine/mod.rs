@@ -35,6 +35,8 @@ pub struct EngineOptions {
     pub n_sequences: u32,
     /// Tokens that are evaluated at once, at least 1.
     pub n_ubatch: usize,
+    /// Rows of logits that memory is reserved for; where a micro-batch wants more, they are had when it comes.
+    pub n_outputs: usize,
     /// How K and V rows are kept.
     pub kv: KvChoice,
 }
@@ -229,7 +231,7 @@ impl Engine {
         };
         // The largest batch decides the arena; it is had now, not in the middle of an answer.
         let n_tokens = engine.options.n_ubatch.min(engine.options.n_ctx);
-        engine.prepare(BatchShape { n_tokens, n_out: 1 })?;
+        engine.prepare(BatchShape { n_tokens, n_out: engine.options.n_outputs.min(n_tokens) })?;
         Ok(engine)
     }
 
@@ -253,15 +255,10 @@ impl Engine {
     pub fn crossings(&self) -> (usize, usize) {
         self.plans.front().map_or((0, 0), |(_, plan)| plan.crossings())
     }
-    /// Bytes of the intermediates over all devices.
-    pub fn compute_bytes(&self) -> usize {
-        self.devices.iter().map(|d| d.arena.bytes()).sum()
-    }
-
     /// Make sure that a plan for this shape is ready, and put it first.
     fn prepare(&mut self, shape: BatchShape) -> Result<()> {
         if let Some(at) = self.plans.iter().position(|(s, _)| *s == shape) {
-            self.plans.swap(0, at);
+            self.plans.make_contiguous()[..=at].rotate_right(1);
             return Ok(());
         }
         let backends: Vec<&dyn Backend> = self.devices.iter().map(|d| &*d.backend).collect();

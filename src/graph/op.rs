@@ -122,8 +122,6 @@ pub enum Op {
     Glu(Activation),
     /// A normalised Walsh-Hadamard transform of each row.
     Hadamard,
-    /// `x` by a constant.
-    Scale(f32),
     /// The same bytes with another shape.
     View,
     /// `k [d_k, heads, n]`, `v [d_v, heads, n]`, a cache leaf, `cells i32 [n]`: rounds the rows and
@@ -166,7 +164,6 @@ impl Op {
             Op::Add => "add",
             Op::Glu(_) => "glu",
             Op::Hadamard => "hadamard",
-            Op::Scale(_) => "scale",
             Op::View => "view",
             Op::KvWrite => "kv_write",
             Op::Attention { .. } => "attention",
@@ -224,7 +221,7 @@ impl Op {
                 same("rows", x.shape.rows(), ids.shape.rows())?;
                 f32_of(ids.shape)
             }
-            (Op::Softmax | Op::SumToOne | Op::Hadamard | Op::Scale(_), [x]) => {
+            (Op::Softmax | Op::SumToOne | Op::Hadamard, [x]) => {
                 is_f32(x)?;
                 f32_of(x.shape)
             }

@@ -181,6 +181,7 @@ pub fn options(threads: usize, n_ctx: usize, n_ubatch: usize) -> EngineOptions {
         n_ctx,
         n_sequences: 4,
         n_ubatch,
+        n_outputs: 1,
         kv: KvChoice::new(KvFormat::F16, KvFormat::F16),
     }
 }

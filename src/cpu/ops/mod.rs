@@ -13,7 +13,6 @@ mod quantize;
 mod rms_norm;
 mod rope;
 mod rows;
-mod scale;
 mod softmax;
 mod top_k;
 mod weighted_sum;
@@ -192,7 +191,6 @@ pub(crate) fn step(p: &Planner) -> Result<Box<dyn Step>> {
         Op::Add => add::step(p),
         Op::Glu(act) => glu::step(p, *act),
         Op::Hadamard => hadamard::step(p),
-        Op::Scale(factor) => scale::step(p, *factor),
         Op::KvWrite => kv_write::step(p),
         Op::Attention { n_head, scale, softcap } => attention::step(p, *n_head, *scale, *softcap),
         Op::Quantize(act) => quantize::step(p, *act),
