@@ -1,5 +1,7 @@
 //! The loop over a tile, for formats with integer products.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use bytemuck::Pod;
 
 use crate::cpu::kernel::{Kernel, Tile};
@@ -83,6 +85,19 @@ unsafe fn rows<W: Weights, const R: usize, const C: usize>(tile: &Tile, col: usi
     }
 }
 
+/// Bytes ahead of a block whose memory is asked for: far enough for the answer to be there in time.
+const AHEAD: usize = 4096;
+
+/// Ask for the memory of the block that lies `AHEAD` of this one. With a single column the memory is what limits.
+#[inline]
+fn prefetch<W>(block: &W) {
+    let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
+    for line in (0..size_of::<W>()).step_by(64) {
+        // SAFETY: prefetching an address that is not mapped does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+    }
+}
+
 /// `R` rows from `row` times `C` columns from `col`.
 ///
 /// # Safety
@@ -103,6 +118,9 @@ unsafe fn micro<W: Weights, const R: usize, const C: usize>(tile: &Tile, row: us
         let mut sums = [[W::Unpacked::zero(); C]; R];
         for b in 0..blocks {
             for r in 0..R {
+                if C == 1 {
+                    prefetch(&rows[r][b]);
+                }
                 let w = rows[r].get_unchecked(b).unpack();
                 for c in 0..C {
                     sums[r][c] = w.add(cols[c].get_unchecked(b), sums[r][c]);
