@@ -72,10 +72,7 @@ pub trait Buffer: Any + Send + Sync {
 }
 
 /// A weight as a device holds it: mapped, uploaded or repacked; possibly in more than one layout.
-pub trait Weight: Any + Send + Sync {
-    /// Bytes that the device holds beyond the mapped file.
-    fn own_bytes(&self) -> usize;
-}
+pub trait Weight: Any + Send + Sync {}
 
 /// Bytes of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -191,6 +191,17 @@ fn logits_that_are_not_finite_are_an_error_and_what_was_read_is_forgotten() {
     assert_eq!(decode(&mut engine, &sequence(0, 4, &[5, 6])).len(), 2 * VOCAB);
 }
 
+#[test]
+fn with_checks_the_first_node_that_is_not_finite_is_named() {
+    let mut tiny = Tiny::new("llama", false, Format::F32, false).unwrap();
+    tiny.tensor("blk.1.ffn_up.weight").bytes[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let mut options = options(2, 32, 8);
+    options.cpu.check = true;
+    let mut engine = Engine::new(tiny.model().unwrap(), options).unwrap();
+    let error = engine.decode(&sequence(0, 0, &[1, 2, 3]), &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.starts_with("node ffn_up-1: ") && error.contains("element 0 of row 0"), "{error}");
+}
+
 /// Reads `tokens` and gives the logits and how many tokens were evaluated.
 fn read(session: &mut Session, tokens: &[u32]) -> (Vec<f32>, usize) {
     let mut evaluated = 0;

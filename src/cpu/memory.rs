@@ -77,11 +77,7 @@ impl CpuWeight {
     }
 }
 
-impl Weight for CpuWeight {
-    fn own_bytes(&self) -> usize {
-        0
-    }
-}
+impl Weight for CpuWeight {}
 
 /// A window for reading, fixed when a plan is made.
 #[derive(Clone, Copy)]

@@ -14,7 +14,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::ops::{Scratch, Step};
 use crate::backend::Inputs;
 
-/// Turns of the waiting loop before a thread goes to sleep: some tens of microseconds.
+/// Turns of the waiting loop before a thread goes to sleep: about a quarter of a millisecond where a turn was measured
+/// (13 ns on a Sapphire Rapids server).
 const SPINS: u32 = 20_000;
 
 /// Progress of one step.

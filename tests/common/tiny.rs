@@ -101,7 +101,7 @@ impl Tiny {
             bytes: vec![0; 4 * shape.iter().product::<u64>() as usize],
         };
         tiny.tensors.push(f32s("token_embd.weight", &[u64::from(EMBD), VOCAB as u64]));
-        tiny.tensors.extend((0..LAYERS).map(|i| f32s(&format!("placeholder.{i}"), &[1])));
+        tiny.tensors.extend((0..LAYERS).map(|i| f32s(&format!("filler.{i}"), &[1])));
         tiny
     }
 
