@@ -11,6 +11,7 @@ pub mod kv;
 pub mod machine;
 pub mod measure;
 pub mod model;
+pub mod quant;
 pub mod sample;
 pub mod tensor;
 pub mod tokenizer;

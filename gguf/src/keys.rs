@@ -84,6 +84,15 @@ keys! {
     /// ... its number of chunks (u32).
     QUANTIZE_IMATRIX_CHUNKS = "quantize.imatrix.chunks_count";
 
+    /// The version of chaski that quantized the file (string).
+    CHASKI_QUANTIZE_VERSION = "chaski.quantize.version";
+    /// The file type that was asked for, by its name (string).
+    CHASKI_QUANTIZE_FILE_TYPE = "chaski.quantize.file_type";
+    /// How values were rounded: `nearest`, `imatrix` ... (string).
+    CHASKI_QUANTIZE_METHOD = "chaski.quantize.method";
+    /// The formats that were asked for by names of tensors, each `GLOB=FORMAT` (array of strings).
+    CHASKI_QUANTIZE_TENSOR_TYPES = "chaski.quantize.tensor_types";
+
     /// In an importance matrix: the chunks that were read (u32).
     IMATRIX_CHUNK_COUNT = "imatrix.chunk_count";
     /// In an importance matrix: tokens of a chunk (u32).

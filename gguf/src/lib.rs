@@ -90,4 +90,4 @@ pub use metadata::parse_override;
 pub use read::{Gguf, OpenOptions, TensorInfo, TensorRef};
 pub use source::Aligned;
 pub use value::{Array, OwnedValue, Value, ValueType};
-pub use write::{ProducerError, Writer};
+pub use write::{FileLayout, ProducerError, Writer};

@@ -39,6 +39,15 @@ pub struct Writer<'a> {
     alignment: u64,
 }
 
+/// What a file to be looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLayout {
+    /// Everything before the first tensor, padding included.
+    pub head: Vec<u8>,
+    /// Where each tensor lies in the file, the padding after it included.
+    pub tensors: Vec<std::ops::Range<u64>>,
+}
+
 struct Entry {
     key: String,
     ty: ValueType,
@@ -213,6 +222,27 @@ impl<'a> Writer<'a> {
         let data = offsets.last().zip(self.tensors.last());
         Ok(header.len() as u64
             + data.map_or(0, |(offset, t)| offset + t.bytes.next_multiple_of(self.alignment)))
+    }
+
+    /// Take a key away again, if it is set.
+    pub fn remove(&mut self, key: &str) -> &mut Self {
+        self.entries.retain(|entry| entry.key != key);
+        self.by_key = self.entries.iter().enumerate().map(|(i, entry)| (entry.key.clone(), i)).collect();
+        self
+    }
+
+    /// What the file will look like, for those who write it by themselves.
+    ///
+    /// # Errors
+    /// The sizes add up to more than a file can have.
+    pub fn layout(&self) -> Result<FileLayout> {
+        let (head, offsets) = self.header()?;
+        let data = head.len() as u64;
+        let range = |(offset, tensor): (&u64, &Tensor<'_>)| {
+            data + offset..data + offset + tensor.bytes.next_multiple_of(self.alignment)
+        };
+        let tensors = offsets.iter().zip(&self.tensors).map(range).collect();
+        Ok(FileLayout { head, tensors })
     }
 
     /// The bytes before the data section, padding included, and each tensor's offset.

@@ -8,6 +8,7 @@ use crate::chat::generate::GenerateError;
 use crate::chat::template::TemplateError;
 use crate::engine::EngineError;
 use crate::model::ModelError;
+use crate::quant::QuantError;
 use crate::{sample, tokenizer};
 
 /// How a command ends.
@@ -104,6 +105,22 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<chaski_gguf::Error>() {
         let writing = matches!(error, chaski_gguf::Error::Write { .. } | chaski_gguf::Error::Producer { .. });
         return Some(if writing { Exit::Failed } else { Exit::Input });
+    }
+    if let Some(error) = cause.downcast_ref::<QuantError>() {
+        return match error {
+            // The cause beneath decides.
+            QuantError::Gguf(_) => None,
+            QuantError::NoModel { .. }
+            | QuantError::Requantize { .. }
+            | QuantError::Layer { .. }
+            | QuantError::NotFinite { .. } => Some(Exit::Input),
+            QuantError::Fallback(_)
+            | QuantError::Pattern { .. }
+            | QuantError::OverSource { .. }
+            | QuantError::Target { .. } => Some(Exit::Usage),
+            QuantError::NoSpace { .. } => Some(Exit::DoesNotFit),
+            _ => Some(Exit::Failed),
+        };
     }
     if let Some(error) = cause.downcast_ref::<TemplateError>() {
         return Some(match error {

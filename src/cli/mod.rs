@@ -20,6 +20,7 @@ pub mod options;
 pub mod output;
 mod perplexity;
 mod progress;
+mod quantize;
 mod run;
 mod talk;
 mod template;
@@ -101,6 +102,7 @@ fn run(command: Command, terminal: Terminal, verbose: bool) -> anyhow::Result<()
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Perplexity(args) => perplexity::run(&args, terminal),
+        Command::Quantize(args) => quantize::run(&args, terminal),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -6,6 +6,7 @@
 mod conversation;
 mod engine;
 mod output;
+mod quantize;
 mod sampling;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 pub use conversation::{ChatOnlyArgs, ConversationArgs, OnFull, Switch};
 pub use engine::{BatchArgs, CpuArgs, EngineArgs, GpuArgs, OverrideArgs};
 pub use output::OutputArgs;
+pub use quantize::QuantizeArgs;
 pub use sampling::{GenerationArgs, SamplingArgs};
 
 /// The whole command line.
@@ -60,6 +62,8 @@ pub enum Command {
     Logits(Box<LogitsArgs>),
     /// Measure how well a model predicts a text, by llama.cpp's definition
     Perplexity(Box<PerplexityArgs>),
+    /// Write a smaller file: a model's tensors rounded to fewer bits
+    Quantize(Box<QuantizeArgs>),
     /// Show the CPU features, the kernel set chosen, memory and GPU adapters
     Devices(DevicesArgs),
     /// Print a completion script for a shell
@@ -287,7 +291,7 @@ pub struct ManArgs {
 }
 
 /// The commands of the contract that later versions bring: named, so that nobody takes them for a file.
-pub const NOT_BUILT_YET: &[&str] = &["bench", "quantize", "imatrix", "compare", "embed"];
+pub const NOT_BUILT_YET: &[&str] = &["bench", "imatrix", "compare", "embed"];
 
 /// A token id, with spaces around it passed over: `1, 2, 3` is typed as often as `1,2,3`.
 fn token_id(text: &str) -> Result<u32, String> {

@@ -1,0 +1,56 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `chaski quantize`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "File types: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M\n\
+                  Q6_K IQ4_NL IQ4_XS MXFP4_MOE MXFP4; Q3_K, Q4_K and Q5_K are their _M. With the same choices tensor by tensor as\n\
+                  llama-quantize. A run that was cut off is taken up by the same command."
+)]
+pub struct QuantizeArgs {
+    /// The source: a GGUF file in F32, F16 or BF16, or any shard of a split set
+    #[arg(value_name = "IN")]
+    pub source: PathBuf,
+    /// The file to write; until it is whole it lies under OUT.partial
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// The file type, such as Q4_K_M
+    #[arg(value_name = "FORMAT")]
+    pub format: String,
+    /// The format of the tensors of these names, whatever FORMAT says: 'blk.*.ffn_down.weight=Q6_K' (may be repeated; the
+    /// first that matches counts)
+    #[arg(long, value_name = "GLOB=FORMAT")]
+    pub tensor_type: Vec<String>,
+    /// The format of the output matrix
+    #[arg(long, value_name = "FORMAT")]
+    pub output_tensor_type: Option<String>,
+    /// The format of the token embedding
+    #[arg(long, value_name = "FORMAT")]
+    pub token_embedding_type: Option<String>,
+    /// Leave the output matrix as it is
+    #[arg(long, conflicts_with = "output_tensor_type")]
+    pub leave_output_tensor: bool,
+    /// No mixture: every matrix in the format that FORMAT has for most
+    #[arg(long)]
+    pub pure: bool,
+    /// Quantize again what is quantized already
+    #[arg(long)]
+    pub allow_requantize: bool,
+    /// Refuse to put another format in the place of one whose blocks do not divide a tensor's rows
+    #[arg(long)]
+    pub no_fallback: bool,
+    /// Show the plan, tensor by tensor, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show what each tensor lost: mean squared error, signal-to-noise ratio, cosine, clamped values, worst columns
+    #[arg(long, conflicts_with = "dry_run")]
+    pub measure: bool,
+    /// One JSON object instead of text
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Threads [default: physical cores that this process may use]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}

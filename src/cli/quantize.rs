@@ -1,0 +1,241 @@
+//! `chaski quantize`: a model's tensors rounded to fewer bits.
+
+use std::ops::ControlFlow;
+
+use chaski_gguf::{Format, Gguf, OwnedValue, keys};
+use serde_json::{Value as Json, json};
+
+use super::args::QuantizeArgs;
+use super::exit::{Exit, Failure};
+use super::output::{self, Terminal};
+use super::{file, interrupt, progress, show};
+use crate::machine;
+use crate::quant::{self, FileType, Glob, Job, Measures, Outcome, Plan, PlanOptions, Planned, Written};
+
+pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
+    let options = options(args)?;
+    let source = file::open(&args.source, true, &[])?;
+    let plan = Plan::new(&source, &options).map_err(|error| file::named(&args.source, error))?;
+    for substitution in plan.tensors.iter().filter_map(Planned::substitution) {
+        tracing::warn!("{substitution}");
+    }
+    if args.dry_run {
+        let text = if args.json { plan_json(&plan).to_string() } else { plan_table(&plan) };
+        output::stdout(|out| writeln!(out, "{text}"))?;
+        return Ok(());
+    }
+    tracing::info!("{}", summary(&plan));
+    let written = write(args, &source, &plan, terminal)?;
+    if args.measure {
+        let text = if args.json {
+            let mut value = plan_json(&plan);
+            value["file_bytes"] = written.bytes.into();
+            add_measures(&mut value, &written.measures);
+            value.to_string()
+        } else {
+            measures_table(&plan, &written.measures)
+        };
+        output::stdout(|out| writeln!(out, "{text}"))?;
+    } else if args.json {
+        let mut value = plan_json(&plan);
+        value["file_bytes"] = written.bytes.into();
+        output::stdout(|out| writeln!(out, "{value}"))?;
+    }
+    Ok(())
+}
+
+/// What was typed as a plan's options.
+fn options(args: &QuantizeArgs) -> Result<PlanOptions, Failure> {
+    let file_type = FileType::parse(&args.format).ok_or_else(|| {
+        let all: Vec<&str> = FileType::ALL.iter().map(|t| t.name()).collect();
+        Failure::usage(format!("{} is no file type; there are {}", args.format, all.join(", ")))
+    })?;
+    let format = |flag: &str, name: &Option<String>| -> Result<Option<Format>, Failure> {
+        name.as_deref().map(|name| block_format(flag, name)).transpose()
+    };
+    let mut options = PlanOptions::new(file_type);
+    options.pure = args.pure;
+    options.allow_requantize = args.allow_requantize;
+    options.no_fallback = args.no_fallback;
+    options.leave_output = args.leave_output_tensor;
+    options.output = format("--output-tensor-type", &args.output_tensor_type)?;
+    options.embedding = format("--token-embedding-type", &args.token_embedding_type)?;
+    for typed in &args.tensor_type {
+        let (glob, name) = typed
+            .rsplit_once('=')
+            .filter(|(glob, _)| !glob.is_empty())
+            .ok_or_else(|| Failure::usage(format!("--tensor-type {typed}: not of the form GLOB=FORMAT")))?;
+        options.overrides.push((Glob::new(glob), block_format("--tensor-type", name)?));
+    }
+    Ok(options)
+}
+
+/// A format that weights can have.
+fn block_format(flag: &str, name: &str) -> Result<Format, Failure> {
+    let of_weights =
+        |f: &&Format| !matches!(f, Format::I8 | Format::I16 | Format::I32 | Format::I64 | Format::F64);
+    let all = || Format::ALL.iter().filter(of_weights);
+    let found = all().find(|f| f.info().name.eq_ignore_ascii_case(name));
+    found.copied().ok_or_else(|| {
+        let names: Vec<&str> = all().map(|f| f.info().name).collect();
+        Failure::usage(format!("{flag} {name}: no format of weights; there are {}", names.join(", ")))
+    })
+}
+
+fn write(args: &QuantizeArgs, source: &Gguf, plan: &Plan, terminal: Terminal) -> anyhow::Result<Written> {
+    let mut metadata: Vec<(String, OwnedValue)> =
+        vec![(keys::CHASKI_QUANTIZE_METHOD.to_owned(), "nearest".into())];
+    if !args.tensor_type.is_empty() {
+        metadata.push((keys::CHASKI_QUANTIZE_TENSOR_TYPES.to_owned(), args.tensor_type.clone().into()));
+    }
+    let job = Job {
+        source,
+        plan,
+        path: &args.out,
+        metadata,
+        threads: args.threads.map_or_else(machine::cores, usize::from),
+        measure: args.measure,
+    };
+    interrupt::cooperative(true);
+    let bar = progress::bytes(terminal, "quantizing", plan.bytes().0);
+    let started = std::time::Instant::now();
+    let outcome = quant::run(&job, &mut |at| {
+        bar.set_position(at.bytes);
+        bar.set_message(at.tensor.to_owned());
+        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish_and_clear();
+    match outcome? {
+        Outcome::Done(written) => {
+            if written.resumed > 0 {
+                tracing::info!("taken up after {} tensors that an earlier run had left", written.resumed);
+            }
+            tracing::info!(
+                "wrote {}: {} ({:.2} bits a value) in {:.1} s",
+                args.out.display(),
+                show::size(written.bytes),
+                plan.bits().1,
+                started.elapsed().as_secs_f64()
+            );
+            Ok(written)
+        }
+        Outcome::Stopped { tensors } => {
+            let all = plan.tensors.len();
+            let text =
+                format!("interrupted after {tensors} of {all} tensors; the same command takes it up there");
+            Err(Failure::new(Exit::Interrupted, text).into())
+        }
+    }
+}
+
+/// The plan in a line: `Q4_K_M: 3.1 GiB -> 1.2 GiB, 16.00 -> 4.85 bits a value (Q4_K 97, Q6_K 17, F32 33 tensors)`.
+fn summary(plan: &Plan) -> String {
+    let (from, to) = plan.bytes();
+    let (bits_from, bits_to) = plan.bits();
+    let counts: Vec<String> = Format::ALL
+        .iter()
+        .filter_map(|format| {
+            let n = plan.tensors.iter().filter(|t| t.to == *format).count();
+            (n > 0).then(|| format!("{format} {n}"))
+        })
+        .collect();
+    format!(
+        "{}: {} -> {}, {bits_from:.2} -> {bits_to:.2} bits a value ({} tensors)",
+        plan.file_type,
+        show::size(from),
+        show::size(to),
+        counts.join(", ")
+    )
+}
+
+fn shape(t: &Planned) -> String {
+    let dims: Vec<String> = t.shape.iter().map(u64::to_string).collect();
+    dims.join(" x ")
+}
+
+fn plan_table(plan: &Plan) -> String {
+    let width = plan.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+    let mut lines: Vec<String> = Vec::new();
+    for t in &plan.tensors {
+        let note = match &t.substituted {
+            Some(s) => format!(
+                "instead of {}: its blocks of {} do not divide rows of {}",
+                s.wanted,
+                s.wanted.info().block_len,
+                s.row
+            ),
+            None if t.from == t.to => format!("as it is: {}", t.why),
+            None => t.why.clone(),
+        };
+        lines.push(format!(
+            "{:width$}  {:>16}  {:>5} -> {:6}  {:>10} -> {:>10}  {note}",
+            t.name,
+            shape(t),
+            t.from.to_string(),
+            t.to.to_string(),
+            show::size(t.bytes.0),
+            show::size(t.bytes.1)
+        ));
+    }
+    lines.push(summary(plan));
+    lines.join("\n")
+}
+
+fn plan_json(plan: &Plan) -> Json {
+    let tensors: Vec<Json> = plan
+        .tensors
+        .iter()
+        .map(|t| {
+            json!({
+                "name": t.name,
+                "shape": t.shape,
+                "from": t.from.info().name,
+                "to": t.to.info().name,
+                "bytes_from": t.bytes.0,
+                "bytes_to": t.bytes.1,
+                "why": t.why,
+                "instead_of": t.substituted.as_ref().map(|s| s.wanted.info().name),
+            })
+        })
+        .collect();
+    let ((bytes_from, bytes_to), (bits_from, bits_to)) = (plan.bytes(), plan.bits());
+    json!({
+        "file_type": plan.file_type.name(),
+        "bytes_from": bytes_from,
+        "bytes_to": bytes_to,
+        "bits_per_weight_from": bits_from,
+        "bits_per_weight_to": bits_to,
+        "tensors": tensors,
+    })
+}
+
+fn add_measures(value: &mut Json, measures: &[Option<Measures>]) {
+    let tensors = value["tensors"].as_array_mut().into_iter().flatten();
+    for (tensor, measures) in tensors.zip(measures) {
+        tensor["measures"] = json!(measures);
+    }
+}
+
+fn measures_table(plan: &Plan, measures: &[Option<Measures>]) -> String {
+    let width = plan.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+    let mut lines = vec![format!(
+        "{:width$}  {:6}  {:>10}  {:>8}  {:>9}  {:>9}  worst columns (share of the error)",
+        "tensor", "format", "MSE", "SNR dB", "1-cosine", "clamped"
+    )];
+    for (t, m) in plan.tensors.iter().zip(measures) {
+        let Some(m) = m else { continue };
+        let worst: Vec<String> =
+            m.worst_columns.iter().map(|(at, share)| format!("{at} ({:.2}%)", share * 100.0)).collect();
+        let snr = m.snr_db.map_or_else(|| "lossless".to_owned(), |snr| format!("{snr:.2}"));
+        lines.push(format!(
+            "{:width$}  {:6}  {:>10.3e}  {snr:>8}  {:>9.2e}  {:>8.3}%  {}",
+            t.name,
+            t.to.to_string(),
+            m.mse,
+            1.0 - m.cosine,
+            m.saturated * 100.0,
+            worst.join(", ")
+        ));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,255 @@
+//! A plan carried out: every check first, then tensor after tensor, a slab of rows at a time.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use chaski_gguf::{Format, Gguf, Writer, keys};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::convert::Rows;
+use super::measures::{Measures, Sums};
+use super::output::{self, Partial};
+use super::{Plan, Planned, QuantError};
+
+/// Values of a slab: what is converted before it is written.
+const SLAB: usize = 1 << 22;
+
+/// What is to be done.
+pub struct Job<'a> {
+    /// The source.
+    pub source: &'a Gguf,
+    /// The formats of its tensors.
+    pub plan: &'a Plan,
+    /// The file to be written.
+    pub path: &'a Path,
+    /// Metadata to be set besides what the source has and what every quantized file gets.
+    pub metadata: Vec<(String, chaski_gguf::OwnedValue)>,
+    /// Threads, at least 1.
+    pub threads: usize,
+    /// Measure what is lost, tensor by tensor.
+    pub measure: bool,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// Bytes of the source that are done.
+    pub bytes: u64,
+    /// The tensor at hand.
+    pub tensor: &'a str,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The file is there.
+    Done(Written),
+    /// It was broken off; what is there will be taken up by the next run.
+    Stopped {
+        /// Tensors that are done.
+        tensors: usize,
+    },
+}
+
+/// A file that was written.
+#[derive(Debug)]
+pub struct Written {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Tensors that an earlier run had left, and that were not converted again.
+    pub resumed: usize,
+    /// For every tensor of the plan what was lost; none where it was copied or not measured.
+    pub measures: Vec<Option<Measures>>,
+}
+
+/// Carry a plan out. `watch` is told of the progress and may break it off.
+///
+/// Memory is bounded: rows are converted in slabs of some 4 million values. The file lies under `NAME.partial` until it is
+/// whole. Where a file of the same plan was left unfinished there, it is taken up; the bytes are the same in any case.
+///
+/// # Errors
+/// Before the first byte: the output cannot be written, would replace its source, or does not fit on the disk. On the way:
+/// a value is not finite, or the system refuses to write.
+pub fn run(
+    job: &Job<'_>,
+    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Outcome, QuantError> {
+    let head = head(job)?;
+    let fingerprint = fingerprint(job, &head.bytes);
+    check_target(job, &head, &fingerprint)?;
+    let pool = ThreadPoolBuilder::new().num_threads(job.threads.max(1)).build().map_err(|error| {
+        QuantError::Io { path: job.path.to_owned(), source: std::io::Error::other(error) }
+    })?;
+    let mut out = Partial::open(job.path, &fingerprint, &head.bytes, &head.ends)?;
+    let resumed = out.measures().len();
+    let mut measures = out.measures().to_vec();
+    let mut done: u64 = job.plan.tensors.iter().take(resumed).map(|t| t.bytes.0).sum();
+    for (at, planned) in job.plan.tensors.iter().enumerate().skip(resumed) {
+        let bytes = job.source.require_tensor(&planned.name)?.bytes;
+        let mut tell = |bytes: u64| watch(Progress { bytes: done + bytes, tensor: &planned.name });
+        let written = convert(job, planned, bytes, &pool, &mut out, &mut tell);
+        let found = match written {
+            Ok(ControlFlow::Continue(found)) => found,
+            Ok(ControlFlow::Break(())) => {
+                out.sync()?;
+                return Ok(Outcome::Stopped { tensors: at });
+            }
+            Err(error) => {
+                // What is whole stays for the next run; the error at hand is the one to tell.
+                let _ = out.sync();
+                return Err(error);
+            }
+        };
+        let padding = head.ends.get(at).copied().unwrap_or(0) - head.starts.get(at).copied().unwrap_or(0);
+        out.write(&vec![0; padding.saturating_sub(planned.bytes.1) as usize])?;
+        done += planned.bytes.0;
+        measures.push(found.clone());
+        out.complete(found)?;
+    }
+    let bytes = head.ends.last().copied().unwrap_or(head.bytes.len() as u64);
+    out.finish()?;
+    Ok(Outcome::Done(Written { bytes, resumed, measures }))
+}
+
+/// Write one tensor. Breaks off where `tell` says so.
+fn convert(
+    job: &Job<'_>,
+    planned: &Planned,
+    bytes: &[u8],
+    pool: &ThreadPool,
+    out: &mut Partial,
+    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<ControlFlow<(), Option<Measures>>, QuantError> {
+    let (from, to) = (planned.from.info(), planned.to.info());
+    let row = planned.shape.first().copied().unwrap_or(1) as usize;
+    let values = (SLAB / row.max(1)).max(1) * row;
+    let slab_bytes = |format: Format| values / format.info().block_len * format.info().block_bytes;
+    let mut sums: Option<Sums> = None;
+    let mut buffer = Vec::new();
+    let mut done = 0u64;
+    for slab in bytes.chunks(slab_bytes(planned.from).max(1)) {
+        if tell(done).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        if planned.from == planned.to {
+            out.write(slab)?;
+        } else {
+            buffer.resize(slab.len() / from.block_bytes * from.block_len / to.block_len * to.block_bytes, 0);
+            let rows = Rows { bytes: slab, from: planned.from, to: planned.to, row, measure: job.measure };
+            let found = pool.install(|| rows.convert(&mut buffer)).map_err(|bad| QuantError::NotFinite {
+                tensor: planned.name.clone(),
+                index: done / from.block_bytes as u64 * from.block_len as u64 + bad.index,
+                value: bad.value,
+            })?;
+            match (found, &mut sums) {
+                (Some(found), Some(sums)) => sums.add(&found),
+                (found, sums) => *sums = found,
+            }
+            out.write(&buffer)?;
+        }
+        done += slab.len() as u64;
+    }
+    Ok(match tell(done) {
+        ControlFlow::Break(()) => ControlFlow::Break(()),
+        ControlFlow::Continue(()) => ControlFlow::Continue(sums.map(|sums| sums.measures())),
+    })
+}
+
+/// The bytes before the tensors, and where each begins and ends with its padding, from the start of the file.
+struct Head {
+    bytes: Vec<u8>,
+    starts: Vec<u64>,
+    ends: Vec<u64>,
+}
+
+fn head(job: &Job<'_>) -> Result<Head, QuantError> {
+    let mut writer = Writer::new();
+    writer.copy_metadata(job.source, |_| true)?;
+    writer.set(keys::GENERAL_QUANTIZATION_VERSION, QUANTIZATION_VERSION)?;
+    if let Some(id) = job.plan.file_type.id() {
+        writer.set(keys::GENERAL_FILE_TYPE, id)?;
+    } else {
+        writer.remove(keys::GENERAL_FILE_TYPE);
+    }
+    writer.set(keys::CHASKI_QUANTIZE_VERSION, env!("CARGO_PKG_VERSION"))?;
+    writer.set(keys::CHASKI_QUANTIZE_FILE_TYPE, job.plan.file_type.name())?;
+    for (key, value) in &job.metadata {
+        writer.set(key, value.clone())?;
+    }
+    for t in &job.plan.tensors {
+        writer.tensor_with(&t.name, &t.shape, t.to, |_| Ok(()))?;
+    }
+    let layout = writer.layout()?;
+    let starts: Vec<u64> = layout.tensors.iter().map(|range| range.start).collect();
+    Ok(Head { bytes: layout.head, starts, ends: layout.tensors.iter().map(|range| range.end).collect() })
+}
+
+/// The version of the block formats that `general.quantization_version` names.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// What decides the bytes of the file: two runs with the same fingerprint write the same.
+fn fingerprint(job: &Job<'_>, head: &[u8]) -> String {
+    let mut hash = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), job.measure, head).hash(&mut hash);
+    for path in job.source.paths() {
+        path.hash(&mut hash);
+        if let Ok(about) = std::fs::metadata(path) {
+            (about.len(), about.modified().ok()).hash(&mut hash);
+        }
+    }
+    for t in &job.plan.tensors {
+        (t.from, t.to).hash(&mut hash);
+    }
+    format!("{:016x}", hash.finish())
+}
+
+/// Whether the output can be written where it should be.
+fn check_target(job: &Job<'_>, head: &Head, fingerprint: &str) -> Result<(), QuantError> {
+    let path = job.path;
+    let target = |why: &str| QuantError::Target { path: path.to_owned(), why: why.to_owned() };
+    if path.file_name().is_none() {
+        return Err(target("is no name of a file"));
+    }
+    if let Ok(own) = std::fs::canonicalize(path) {
+        if own.is_dir() {
+            return Err(target("is a folder; name the file in it"));
+        }
+        if job.source.paths().filter_map(|p| std::fs::canonicalize(p).ok()).any(|p| p == own) {
+            return Err(QuantError::OverSource { path: path.to_owned() });
+        }
+        if !own.is_file() {
+            return Err(target("is no plain file"));
+        }
+    }
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    if !folder.is_dir() {
+        return Err(target("its folder is not there"));
+    }
+    let there = match output::resumable(path, fingerprint, &head.ends) {
+        // An unfinished file of another plan gives its room to this one.
+        0 => std::fs::metadata(output::partial_path(path)).map_or(0, |about| about.len()),
+        tensors => head.ends.get(tensors - 1).copied().unwrap_or(0),
+    };
+    let needed = head.ends.last().copied().unwrap_or(0).saturating_sub(there);
+    match free_bytes(&folder) {
+        Some(free) if free < needed => Err(QuantError::NoSpace { path: path.to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that this process may still write in a folder; none where the system does not tell.
+#[cfg(unix)]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let about = rustix::fs::statvfs(folder).ok()?;
+    about.f_bavail.checked_mul(about.f_frsize)
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
