@@ -1,0 +1,163 @@
+"""Trains the demo model on out/train.jsonl.
+
+    python train.py [--out out] [--threads 2] [--no-compile]
+
+writes out/tokenizer.json and out/model.pt (the averaged weights and the shapes). Progress goes to standard output and
+out/train.log. The seed is fixed; sums of floats in another order still make two machines differ in the last bits.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import tokenizer
+from model import Config, Model
+
+HERE = Path(__file__).parent
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", type=Path, default=HERE / "out")
+    p.add_argument("--name", default="model.pt")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--batch", type=int, default=4096, help="tokens a step, padding included")
+    p.add_argument("--lr", type=float, default=2.5e-3)
+    p.add_argument("--muon", type=float, default=0.0, help="learning rate of Muon for the matrices; 0 = AdamW for all")
+    p.add_argument("--decay", type=float, default=0.05)
+    p.add_argument("--user-weight", type=int, default=12, help="loss on the user's words, in hundredths")
+    p.add_argument("--qat-from", type=float, default=0.65, help="share of the run after which weights are rounded to 4 bits in the forward pass")
+    p.add_argument("--layers", type=int, default=Config.layers)
+    p.add_argument("--ffn", type=int, default=Config.ffn)
+    p.add_argument("--minutes", type=float, default=0, help="end after so many minutes, the schedule fitted to it (for trials)")
+    p.add_argument("--no-compile", action="store_true")
+    return p.parse_args()
+
+
+def batches(rows, size, rng):
+    """Rows of like length side by side: lists of row numbers, each at most `size` tokens with padding."""
+    order = list(range(len(rows)))
+    rng.shuffle(order)
+    made = []
+    for at in range(0, len(order), 4096):
+        batch, longest = [], 0
+        for i in sorted(order[at : at + 4096], key=lambda i: len(rows[i][0]) + rng.random()):
+            longest_now = max(longest, len(rows[i][0]))
+            if batch and longest_now * (len(batch) + 1) > size:
+                made.append(batch)
+                batch, longest_now = [], len(rows[i][0])
+            batch.append(i)
+            longest = longest_now
+        made.append(batch)
+    rng.shuffle(made)
+    return made
+
+
+def collate(rows, batch):
+    longest = max(len(rows[i][0]) for i in batch)
+    longest = -(-longest // 8) * 8
+    ids = torch.full((len(batch), longest), tokenizer.END)
+    weights = torch.zeros(len(batch), longest)
+    for r, i in enumerate(batch):
+        x, w = rows[i]
+        ids[r, : len(x)] = torch.tensor(x)
+        weights[r, : len(w)] = torch.tensor(w, dtype=torch.float) / 100
+    return ids, weights
+
+
+def main():
+    a = arguments()
+    torch.manual_seed(a.seed)
+    torch.set_num_threads(a.threads)
+    torch.set_flush_denormal(True)
+    rng = random.Random(a.seed)
+    log = open(a.out / "train.log", "a")
+
+    def say(text):
+        print(text, flush=True)
+        print(text, file=log, flush=True)
+
+    config = Config(layers=a.layers, ffn=a.ffn)
+    begin, cpu = time.time(), time.process_time()
+    corpus = a.out / "train.jsonl"
+    t = tokenizer.train(corpus, config.vocab, a.out / "tokenizer.json")
+    rows = []
+    for line in open(corpus):
+        ids, weights = tokenizer.example(t, json.loads(line), a.user_weight)
+        rows.append((ids[: config.context], weights[: config.context]))
+    plan = batches(rows, a.batch, rng)
+    total = sum(len(r[0]) for r in rows)
+    torch.manual_seed(a.seed)
+    model = Model(config)
+    say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(rows)} rows, {total / 1e6:.2f}M tokens, {len(plan)} steps, prepared in {time.time() - begin:.0f} s")
+
+    matrices = [p for b in model.blocks for p in b.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": [model.embed], "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}]
+    if not a.muon:
+        groups.append({"params": matrices, "weight_decay": a.decay})
+    optimizers = [torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.97), fused=True)]
+    if a.muon:
+        optimizers.append(torch.optim.Muon(matrices, lr=a.muon, weight_decay=a.decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+    for o in optimizers:
+        for g in o.param_groups:
+            g["full"] = g["lr"]
+    average = [p.detach().clone() for p in model.parameters()]
+
+    def loss(ids, weights, quant: bool):
+        logits = model(ids[:, :-1], quant)
+        each = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        return (each * weights).sum(), each.detach()
+
+    if not a.no_compile:
+        loss = torch.compile(loss, dynamic=True)
+
+    shown, seen, start = time.time(), 0, time.time()
+    sums = [0.0, 0.0]
+    for step, batch in enumerate(plan):
+        done = step / len(plan)
+        if a.minutes:
+            done = max(done, (time.time() - start) / 60 / a.minutes)
+            if done >= 1:
+                break
+        ids, weights = collate(rows, batch)
+        w = weights[:, 1:].flatten()
+        value, each = loss(ids, w, done >= a.qat_from)
+        (value / w.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        rate = min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        for o in optimizers:
+            for g in o.param_groups:
+                g["lr"] = g["full"] * rate
+            o.step()
+            o.zero_grad()
+        keep = min(0.995, (step + 1) / (step + 10))
+        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - keep)
+        answers = w > 0.9
+        if answers.any():
+            sums[0] += each[answers].sum().item()
+            sums[1] += answers.sum().item()
+        seen += sum(len(rows[i][0]) for i in batch)
+        if time.time() - shown > 15 or step + 1 == len(plan):
+            wall = time.time() - start
+            say(
+                f"step {step + 1}/{len(plan)}  {100 * done:.0f}%  loss on answers {sums[0] / max(1, sums[1]):.4f}  {seen / wall:.0f} tokens/s  "
+                f"wall {wall / 60:.1f} min  cpu {(time.process_time() - cpu) / 60:.1f} min{'  4-bit' if done >= a.qat_from else ''}"
+            )
+            shown, sums = time.time(), [0.0, 0.0]
+    with torch.no_grad():
+        for p, mean in zip(model.parameters(), average):
+            p.copy_(mean)
+    torch.save({"config": config.dict(), "state": model.state_dict()}, a.out / a.name)
+    say(f"done: wall {(time.time() - begin) / 60:.1f} min, cpu {(time.process_time() - cpu) / 60:.1f} min, {seen / 1e6:.2f}M tokens")
+
+
+if __name__ == "__main__":
+    main()
