@@ -14,6 +14,7 @@ from pathlib import Path
 
 import frames as fr
 import outside
+import wording
 
 HERE = Path(__file__).parent
 PARAMETERS = {"8B": 8.03e9, "1B": 1.24e9, "3B": 3.21e9, "7B": 6.74e9, "13B": 13.0e9, "70B": 70.6e9}
@@ -205,6 +206,12 @@ class Maker:
             ways += [("ask", f["asks"])] * (3 if f.get("verbs") or names else 1)
         way, values = rng.choice(ways)
         s = rng.choice(values)
+        phrases = [*f.get("verbs", []), *f.get("asks", []), *names]
+        roll = rng.random()
+        if roll < 0.14 and f.get("group") != "talk":
+            return self.loose(f, phrases, flags)
+        if way in ("deed", "ask") and f.get("group") != "talk":
+            s = wording.vary(s, rng, 0.25)
         if way == "thing":
             frame = rng.choice(fr.THING)
         elif way == "flag":
@@ -219,6 +226,26 @@ class Maker:
                 text = s[:1].upper() + s[1:] if rng.random() < 0.5 else s
                 return Turn(text + rng.choice(["", "", ".", "!", "?" if s.split()[0] in ("what", "who", "how", "are", "do", "can") else "!"]), f["answer"], s, fact=f, why=f.get("why"), must=f["must"])
         return Turn(self.say(frame, s=s), f["answer"], why=f.get("why"), fact=f, must=f["must"])
+
+    def loose(self, f, phrases, flags):
+        """A question with no frame: key words in any order, or a sentence about the matter and a cry for help."""
+        rng = self.rng
+        if rng.random() < 0.5 or not phrases:
+            picked = rng.sample(phrases, min(len(phrases), rng.choice([1, 1, 2]))) or [rng.choice(flags)]
+            if flags and rng.random() < 0.2:
+                picked.append(rng.choice(flags))
+            text = wording.vary(wording.scramble([wording.vary(p, rng) for p in picked], rng, fr.FILLER), rng, 0.2)
+        else:
+            first, second = rng.choice(phrases), rng.choice(phrases)
+            if f.get("verbs"):
+                first = rng.choice(["I want to ", "I need to ", "I'd like to ", "I try to ", "we have to ", "", "I'm going to ", "somebody asked me to ", "I wish to "]) + rng.choice(f["verbs"])
+            text = wording.vary(first, rng, 0.3)
+            text += wording.tail(rng) if rng.random() < 0.6 else "{s}"
+            if "{s}" in text:
+                frame = rng.choice(fr.DEED) if second in f.get("verbs", []) else "{s}" if second in f.get("asks", []) else rng.choice(fr.THING)
+                text = text.replace("{s}", rng.choice([". ", "; ", ", ", " - ", "\n"]) + fr.expand(frame, rng).replace("{s}", wording.vary(second, rng, 0.3)))
+        text, _ = fr.say(text.replace("[", "").replace("]", ""), rng, self.noise)
+        return Turn(text, f["answer"], why=f.get("why"), fact=f, must=f["must"])
 
     ATTRIBUTES = ("bpw", "size", "kind", "block", "is_", "convert", "other")
 

@@ -6,6 +6,9 @@ may be taken over into the held-out questions: check_heldout.py compares.
 
 import re
 
+import wording
+from grammar import count, expand, lines, tidy  # noqa: F401
+
 # A thing: a concept, a format, a flag, a command.
 THING = """
 [what is|what's|whats|what exactly is|what actually is|what in the world is|so what is|and what is|what on earth is] {s}
@@ -326,33 +329,9 @@ IN_GIB = ["and in GiB?", "in GiB?", "how much is that in GiB?", "what is that in
           "convert it to GiB", "how many GiB?"]
 
 
-def lines(text):
-    return [line.strip() for line in text.strip().split("\n")]
-
-
 THING, FLAG, DEED, DOING, BPW, SIZE, KIND, BLOCK, CONVERT, SMALLER, ADD, SUB, MUL, AND = map(
     lines, (THING, FLAG, DEED, DOING, BPW, SIZE, KIND, BLOCK, CONVERT, SMALLER, ADD, SUB, MUL, AND)
 )
-
-CHOICE = re.compile(r"\[([^\[\]]*)\]")
-
-
-def expand(frame, rng):
-    """One sentence frame of a little grammar."""
-    return tidy(CHOICE.sub(lambda m: rng.choice(m[1].split("|")), frame))
-
-
-def count(frame):
-    """How many frames a little grammar makes."""
-    n = 1
-    for m in CHOICE.finditer(frame):
-        n *= m[1].count("|") + 1
-    return n
-
-
-def tidy(text):
-    return re.sub(r"\s+([,.:!?])", r"\1", re.sub(r"\s+", " ", text)).strip()
-
 
 DOUBLED = {"put", "set", "get", "stop", "run", "cut", "let", "drop", "quit", "ban", "chat", "pin", "cap", "dump", "begin", "shrink"} - {"dump", "shrink"}
 
@@ -432,8 +411,8 @@ def say(frame, rng, noise=1.0, **subject):
         text += "?" if asks else rng.choice([".", ".", "?", ""])
     elif end > 0.95:
         text += rng.choice(["??", "!", " ?", "...", "?!"])
-    if rng.random() < 0.08 * noise:
-        text = f"{rng.choice(CONTEXT)} {text}"
+    if rng.random() < 0.11 * noise:
+        text = f"{rng.choice(CONTEXT) if rng.random() < 0.3 else wording.preamble(rng)} {text}"
     case = rng.random()
     if case < 0.5:
         text = text[:1].upper() + text[1:]

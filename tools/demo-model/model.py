@@ -17,7 +17,7 @@ class Config:
     heads: int = 4
     kv_heads: int = 2
     head: int = 64
-    ffn: int = 768
+    ffn: int = 512
     context: int = 1024
     rope_base: float = 10000.0
     eps: float = 1e-5

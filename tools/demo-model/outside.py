@@ -2,7 +2,7 @@
 
 import re
 
-from frames import expand, lines
+from grammar import expand, lines
 
 REFUSAL = "I only know chaski, quantization and a little small talk, so I cannot help with that."
 NO_FLAG = "I do not know that flag. chaski run --help lists the flags that there are."
