@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 import tokenizer
 from model import Config, Model
+from muon import Muon
 
 HERE = Path(__file__).parent
 
@@ -34,7 +35,7 @@ def arguments():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--batch", type=int, default=2048, help="tokens a step, padding included")
     p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--muon", type=float, default=0.0, help="learning rate of Muon for the matrices; 0 = AdamW for all")
+    p.add_argument("--muon", type=float, default=0.0, help="learning rate of Muon for the matrices; 0 = AdamW for them too")
     p.add_argument("--decay", type=float, default=0.05)
     p.add_argument("--user-weight", type=int, default=12, help="loss on the user's words, in hundredths")
     p.add_argument("--qat-from", type=float, default=0.6, help="share of the run after which weights are rounded to 4 bits in the forward pass")
@@ -115,7 +116,7 @@ def main():
         groups.append({"params": matrices, "weight_decay": a.decay})
     optimizers = [torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.97), fused=True)]
     if a.muon:
-        optimizers.append(torch.optim.Muon(matrices, lr=a.muon, weight_decay=a.decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(matrices, lr=a.muon, weight_decay=a.decay))
     for o in optimizers:
         for g in o.param_groups:
             g["full"] = g["lr"]
