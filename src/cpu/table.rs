@@ -1,6 +1,7 @@
 //! What an instruction set brings: its kernels, its rounding of activations, its vector functions.
 
 use super::act::Quantize;
+use super::attention::kernels::Kernels;
 use super::isa::Isa;
 use super::kernel::Kernel;
 use super::vector::Vector;
@@ -13,6 +14,8 @@ pub(super) struct Table {
     pub quantize: &'static Quantize,
     /// Vector functions.
     pub vector: &'static Vector,
+    /// Attention.
+    pub attention: &'static Kernels,
 }
 
 /// The table of an instruction set.

@@ -10,7 +10,7 @@
 //! result are the same however the prompt was cut into batches, whatever else was in the batch, wherever its
 //! cells lie, and for any number of threads.
 
-mod tile;
+pub(super) mod kernels;
 mod unit;
 mod work;
 mod write;
@@ -74,13 +74,9 @@ impl<'a> KvRows<'a> {
         assert!(bytes.len() >= heads * capacity * row_bytes, "{} bytes for {heads} heads", bytes.len());
         KvRows { format, bytes, capacity, dim, row_bytes }
     }
-
-    /// Decode the row of a head and a cell.
-    fn decode(&self, head: usize, cell: u32, out: &mut [f32]) {
-        let start = (head * self.capacity + cell as usize) * self.row_bytes;
-        self.format.decode_row(&self.bytes[start..start + self.row_bytes], &mut out[..self.dim]);
-    }
 }
 
+#[cfg(test)]
+mod kernels_tests;
 #[cfg(test)]
 mod tests;

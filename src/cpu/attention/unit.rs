@@ -2,21 +2,26 @@
 
 use std::ops::Range;
 
-use super::tile::Kernels;
+use super::kernels::{COLUMNS, Kernels, Numbers, Packed, Rows, width};
 use super::{AttentionParams, KvRows, SPLIT, TILE};
-use crate::cpu::vector::Vector;
 use crate::kv::{Span, View};
-
-/// Rows that are decoded at a time: 16 rows of 128 values are 8 KiB and stay in the first-level cache.
-const ROWS: usize = 16;
 
 /// A thread's memory for attention; it grows to what the largest unit needs and is then reused.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Decoded rows.
-    rows: Vec<f32>,
-    /// Scores of a tile: `TILE` for each query.
-    scores: Vec<f32>,
+    /// The unit's queries, one after the other.
+    q: Vec<f32>,
+    /// The queries as the keys' format wants them, and the K rows of a tile.
+    queries: Packed,
+    keys: Packed,
+    /// The V rows of a tile as floats.
+    values: Numbers,
+    /// Scores of a tile: [`COLUMNS`] for each query.
+    scores: Numbers,
+    /// Copies of rows that lie apart.
+    rows: Vec<u8>,
+    /// What each token sees of a tile.
+    sees: Vec<Range<usize>>,
     /// The softmax of the split at hand and that of all splits before it.
     pub(super) split: State,
     pub(super) total: State,
@@ -27,7 +32,7 @@ pub struct Scratch {
 pub(super) struct State {
     pub max: Vec<f32>,
     pub sum: Vec<f32>,
-    /// `d_v` values for each query.
+    /// `width(d_v)` values for each query.
     pub acc: Vec<f32>,
 }
 
@@ -39,7 +44,7 @@ impl State {
         self.sum.clear();
         self.sum.resize(queries, 0.0);
         self.acc.clear();
-        self.acc.resize(queries * d_v, 0.0);
+        self.acc.resize(queries * width(d_v), 0.0);
     }
 
     /// Add what a later split of positions has seen to query `query`.
@@ -52,14 +57,14 @@ impl State {
         let (old, new) = ((self.max[query] - both).exp(), (max - both).exp());
         self.max[query] = both;
         self.sum[query] = self.sum[query] * old + sum * new;
-        for (a, b) in self.acc[query * d_v..][..d_v].iter_mut().zip(acc) {
+        for (a, b) in self.acc[query * width(d_v)..][..d_v].iter_mut().zip(acc) {
             *a = *a * old + b * new;
         }
     }
 
     /// The finished result of query `query`, a query of head `head`, in its place in `acc`.
     pub fn finish(&mut self, query: usize, head: usize, p: &AttentionParams) -> &[f32] {
-        let acc = &mut self.acc[query * p.d_v..][..p.d_v];
+        let acc = &mut self.acc[query * width(p.d_v)..][..p.d_v];
         let (max, mut sum) = (self.max[query], self.sum[query]);
         if sum == 0.0 {
             return acc;
@@ -82,7 +87,6 @@ impl State {
 pub(super) struct Unit<'a> {
     pub params: &'a AttentionParams<'a>,
     pub kernels: &'static Kernels,
-    pub vector: &'static Vector,
     /// `[d_k, n_head, n]` of all tokens of the batch.
     pub q: &'a [f32],
     pub k: &'a KvRows<'a>,
@@ -108,12 +112,23 @@ impl Unit<'_> {
         positions(self.views)
     }
 
+    /// Bring the queries into `scratch`, before any split.
+    pub fn pack_queries(&self, scratch: &mut Scratch) {
+        let AttentionParams { n_head, d_k, .. } = *self.params;
+        let each = self.params.group() * d_k;
+        scratch.q.clear();
+        for token in self.first..self.first + self.views.len() {
+            scratch.q.extend_from_slice(&self.q[token * n_head * d_k + self.head * each..][..each]);
+        }
+        (self.kernels.keys)(self.k.format).queries(&scratch.q, d_k, &mut scratch.queries);
+    }
+
     /// Take the softmax over one split of positions into `scratch.split`, from nothing.
     pub fn run_split(&self, split: u32, scratch: &mut Scratch) {
         let p = self.params;
         scratch.split.reset(self.queries(), p.d_v);
-        scratch.scores.resize(self.queries() * TILE as usize, 0.0);
-        scratch.rows.resize(ROWS * p.d_k.max(p.d_v), 0.0);
+        scratch.scores.reserve(self.queries() * COLUMNS);
+        scratch.values.reserve(COLUMNS * width(p.d_v));
         let seen = self.positions();
         let from = seen.start.max(split.saturating_mul(SPLIT));
         let to = seen.end.min((split + 1).saturating_mul(SPLIT));
@@ -127,8 +142,8 @@ impl Unit<'_> {
 
     fn run_tile(&self, positions: Range<u32>, scratch: &mut Scratch) {
         // The cells of the tile and their positions, in order.
-        let mut cells = [0u32; TILE as usize];
-        let mut held = [0u32; TILE as usize];
+        let mut cells = [0u32; COLUMNS];
+        let mut held = [0u32; COLUMNS];
         let mut n = 0;
         let skipped = self.spans.partition_point(|span| span.end() <= positions.start);
         for span in self.spans[skipped..].iter().take_while(|span| span.pos < positions.end) {
@@ -139,94 +154,95 @@ impl Unit<'_> {
             }
         }
         let (cells, held) = (&cells[..n], &held[..n]);
-        let sees = |view: &View| {
+        scratch.sees.clear();
+        scratch.sees.extend(self.views.iter().map(|view| {
             let from = held.partition_point(|pos| *pos < view.from);
             from..held.partition_point(|pos| *pos < view.to).max(from)
-        };
-        self.score(cells, sees, scratch);
-        for (t, view) in self.views.iter().enumerate() {
-            let range = sees(view);
-            if !range.is_empty() {
-                for query in self.queries_of(t) {
-                    self.weigh(query, range.clone(), scratch);
-                }
+        }));
+        let p = self.params;
+        let keys = (self.kernels.keys)(self.k.format);
+        let Scratch { queries, keys: packed, values, scores, rows, sees, split, .. } = scratch;
+        keys.pack(&self.k.rows(self.head, cells, rows), packed);
+        let scores = &mut scores.floats_mut()[..self.queries() * COLUMNS];
+        // Tokens that see the same go together.
+        let group = p.group();
+        for_each_run(sees, |tokens, range| {
+            let (from, to) = (tokens.start * group, tokens.end * group);
+            let scores = &mut scores[from * COLUMNS..to * COLUMNS];
+            keys.scores(queries, from..to, p.d_k, packed, range.clone(), scores);
+            for (query, scores) in (from..to).zip(scores.as_chunks_mut().0) {
+                self.weigh(query, scores, range.clone(), split);
             }
-        }
-        self.add(cells, sees, scratch);
-    }
-
-    fn queries_of(&self, token: usize) -> Range<usize> {
-        let group = self.params.group();
-        token * group..(token + 1) * group
-    }
-
-    fn q(&self, query: usize) -> &[f32] {
-        let AttentionParams { n_head, d_k, .. } = *self.params;
-        let group = self.params.group();
-        let (token, head) = (self.first + query / group, self.head * group + query % group);
-        &self.q[(token * n_head + head) * d_k..][..d_k]
-    }
-
-    /// Dot products of every query with the K rows that it sees.
-    fn score(&self, cells: &[u32], sees: impl Fn(&View) -> Range<usize>, scratch: &mut Scratch) {
-        let d = self.params.d_k;
-        for (i, chunk) in cells.chunks(ROWS).enumerate() {
-            for (cell, row) in chunk.iter().zip(scratch.rows.chunks_exact_mut(d)) {
-                self.k.decode(self.head, *cell, row);
-            }
-            for (t, view) in self.views.iter().enumerate() {
-                let (range, here) = part(sees(view), i, chunk.len());
-                if range.is_empty() {
-                    continue;
-                }
-                for query in self.queries_of(t) {
-                    let scores = &mut scratch.scores[query * TILE as usize..][range.clone()];
-                    self.kernels.scores(self.q(query), &scratch.rows[here.start * d..here.end * d], scores);
-                }
-            }
-        }
+        });
+        let width = width(p.d_v);
+        self.kernels.values(&self.v.rows(self.head, cells, rows), values.floats_mut());
+        for_each_run(sees, |tokens, range| {
+            let (from, to) = (tokens.start * group, tokens.end * group);
+            let weights = &scores.as_chunks().0[from..to];
+            self.kernels.add(
+                weights,
+                range,
+                values.floats(),
+                width,
+                &mut split.acc[from * width..to * width],
+            );
+        });
     }
 
     /// Turn a query's scores into weights, and bring its state to their maximum.
-    fn weigh(&self, query: usize, range: Range<usize>, scratch: &mut Scratch) {
+    fn weigh(&self, query: usize, scores: &mut [f32; COLUMNS], range: Range<usize>, state: &mut State) {
         let p = self.params;
-        let scores = &mut scratch.scores[query * TILE as usize..][range];
-        self.vector.scale(scores, p.scale);
-        if let Some(cap) = p.softcap {
-            for s in scores.iter_mut() {
-                *s = cap * (*s / cap).tanh();
-            }
+        let before = state.max[query];
+        let weighed = self.kernels.weigh(scores, range, p.scale, p.softcap, before);
+        let sum = &mut state.sum[query];
+        if weighed.max == before {
+            *sum += weighed.sum;
+            return;
         }
-        let state = &mut scratch.split;
-        let max = state.max[query].max(self.vector.max(scores));
-        let factor = (state.max[query] - max).exp();
-        state.max[query] = max;
-        let sum = self.vector.exp_sum(scores, max);
-        state.sum[query] = state.sum[query] * factor + sum;
-        if factor != 1.0 {
-            self.vector.scale(&mut state.acc[query * p.d_v..][..p.d_v], factor);
+        let factor = (before - weighed.max).exp();
+        state.max[query] = weighed.max;
+        *sum = *sum * factor + weighed.sum;
+        let width = width(p.d_v);
+        for x in &mut state.acc[query * width..][..width] {
+            *x *= factor;
         }
     }
+}
 
-    /// Add the V rows under their weights.
-    fn add(&self, cells: &[u32], sees: impl Fn(&View) -> Range<usize>, scratch: &mut Scratch) {
-        let d = self.params.d_v;
-        for (i, chunk) in cells.chunks(ROWS).enumerate() {
-            for (cell, row) in chunk.iter().zip(scratch.rows.chunks_exact_mut(d)) {
-                self.v.decode(self.head, *cell, row);
-            }
-            for (t, view) in self.views.iter().enumerate() {
-                let (range, here) = part(sees(view), i, chunk.len());
-                if range.is_empty() {
-                    continue;
-                }
-                for query in self.queries_of(t) {
-                    let weights = &scratch.scores[query * TILE as usize..][range.clone()];
-                    let acc = &mut scratch.split.acc[query * d..][..d];
-                    self.kernels.accumulate(weights, &scratch.rows[here.start * d..here.end * d], acc);
-                }
-            }
+/// Call `f` for every run of tokens that see the same, where that is anything.
+fn for_each_run(sees: &[Range<usize>], mut f: impl FnMut(Range<usize>, Range<usize>)) {
+    let mut first = 0;
+    for run in sees.chunk_by(|a, b| a == b) {
+        if !run[0].is_empty() {
+            f(first..first + run.len(), run[0].clone());
         }
+        first += run.len();
+    }
+}
+
+impl<'a> KvRows<'a> {
+    /// The rows of a head and some cells, one after the other: where they lie, or copied to `copies`.
+    fn rows<'b>(&self, head: usize, cells: &[u32], copies: &'b mut Vec<u8>) -> Rows<'b>
+    where
+        'a: 'b,
+    {
+        let KvRows { format, row_bytes, dim, .. } = *self;
+        let start = |cell: u32| (head * self.capacity + cell as usize) * row_bytes;
+        let (Some(&first), Some(&last)) = (cells.first(), cells.last()) else {
+            return Rows { format, bytes: &[], row_bytes, n: 0, d: dim };
+        };
+        let n = cells.len();
+        let neighbours = cells.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1));
+        let bytes = if neighbours {
+            &self.bytes[start(first)..start(last) + row_bytes]
+        } else {
+            copies.clear();
+            for cell in cells {
+                copies.extend_from_slice(&self.bytes[start(*cell)..][..row_bytes]);
+            }
+            &copies[..]
+        };
+        Rows { format, bytes, row_bytes, n, d: dim }
     }
 }
 
@@ -235,12 +251,4 @@ pub(super) fn positions(views: &[View]) -> Range<u32> {
     let seen = views.iter().filter(|view| view.from < view.to);
     let (from, to) = seen.fold((u32::MAX, 0), |(from, to), v| (from.min(v.from), to.max(v.to)));
     from.min(to)..to
-}
-
-/// What of a range of slots lies in chunk `i` of `ROWS` slots, which holds `n`: as slots, and counted from its first.
-fn part(range: Range<usize>, i: usize, n: usize) -> (Range<usize>, Range<usize>) {
-    let base = i * ROWS;
-    let (from, to) = (range.start.max(base), range.end.min(base + n));
-    let to = to.max(from);
-    (from..to, from - base..to - base)
 }

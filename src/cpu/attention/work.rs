@@ -2,18 +2,17 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::tile::{Kernels, kernels};
+use super::kernels::{Kernels, kernels, width};
 use super::unit::{Scratch, Unit, positions};
 use super::{AttentionParams, KvRows, SPLIT};
 use crate::cpu::isa::Isa;
-use crate::cpu::vector::{Vector, vector};
 use crate::kv::Visible;
 
 /// Queries of a unit at most (one token's group where that is more): their sums share a second-level cache with the rows.
-const QUERIES: usize = 64;
+const QUERIES: usize = 256;
 
 /// Tokens of a unit at most.
-const TOKENS: usize = 16;
+const TOKENS: usize = 64;
 
 /// Below this many units, splits of the positions become chunks of their own.
 const UNITS: usize = 64;
@@ -38,7 +37,6 @@ struct Tokens {
 /// giving memory back, and does not depend on the number of threads.
 pub struct Work {
     kernels: &'static Kernels,
-    vector: &'static Vector,
     tiles: Vec<Tokens>,
     chunks: usize,
     /// Whether splits are chunks of their own.
@@ -57,7 +55,6 @@ impl Work {
     pub fn new(isa: Isa) -> Work {
         Work {
             kernels: kernels(isa),
-            vector: vector(isa),
             tiles: Vec::new(),
             chunks: 0,
             apart: false,
@@ -89,7 +86,7 @@ impl Work {
                 });
                 first += views.len();
                 splits_of_all += splits as usize * params.n_head_kv;
-                partials += splits as usize * views.len() * params.n_head * (2 + params.d_v);
+                partials += splits as usize * views.len() * params.n_head * (2 + width(params.d_v));
             }
         }
         let units = self.tiles.len() * params.n_head_kv;
@@ -140,13 +137,13 @@ impl Work {
         let head = if self.apart { within / splits } else { within };
         let views = &visible.tokens[tokens.first..tokens.first + tokens.n];
         let spans = views.first().map_or(&[][..], |view| visible.list(view.list));
-        let (kernels, vector) = (self.kernels, self.vector);
-        let unit = Unit { params, kernels, vector, q, k, v, head, first: tokens.first, views, spans };
+        let unit = Unit { params, kernels: self.kernels, q, k, v, head, first: tokens.first, views, spans };
+        unit.pack_queries(scratch);
         let queries = unit.queries();
         let d_v = params.d_v;
         if self.apart && splits > 1 {
             // The results of this unit's splits, in order of position.
-            let each = queries * (2 + d_v);
+            let each = queries * (2 + width(d_v));
             let partials = &self.partials[tokens.partials_before + head * splits * each..][..splits * each];
             let split = within % splits;
             unit.run_split(tokens.first_split + split as u32, scratch);
@@ -163,7 +160,7 @@ impl Work {
             for partial in partials.chunks_exact(each) {
                 let load = |x: &AtomicU32| f32::from_bits(x.load(Ordering::Relaxed));
                 for query in 0..queries {
-                    let acc = &partial[2 * queries + query * d_v..][..d_v];
+                    let acc = &partial[2 * queries + query * width(d_v)..][..d_v];
                     let (max, sum) = (load(&partial[query]), load(&partial[queries + query]));
                     scratch.total.merge(query, max, sum, acc.iter().map(load), d_v);
                 }
@@ -174,7 +171,7 @@ impl Work {
                 unit.run_split(tokens.first_split + split, scratch);
                 let (total, state) = (&mut scratch.total, &scratch.split);
                 for query in 0..queries {
-                    let acc = state.acc[query * d_v..][..d_v].iter().copied();
+                    let acc = state.acc[query * width(d_v)..][..d_v].iter().copied();
                     total.merge(query, state.max[query], state.sum[query], acc, d_v);
                 }
             }

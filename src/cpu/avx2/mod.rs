@@ -7,6 +7,7 @@
 #![allow(clippy::wildcard_imports, clippy::needless_range_loop)]
 
 mod act;
+mod attention;
 mod block32;
 mod exact;
 mod float;
@@ -52,12 +53,16 @@ use float::Float;
 use tile::{Unpacked, Weights};
 
 /// What this instruction set brings.
-pub(super) static TABLE: Table =
-    Table { kernels: &[KERNELS, &exact::KERNELS], quantize: &act::QUANTIZE, vector: &vector::VECTOR };
+pub(super) static TABLE: Table = Table {
+    kernels: &[KERNELS, &exact::KERNELS],
+    quantize: &act::QUANTIZE,
+    vector: &vector::VECTOR,
+    attention: &attention::KERNELS,
+};
 
 /// What AVX-VNNI adds: no kernel of its own yet.
 pub(super) static TABLE_VNNI: Table =
-    Table { kernels: &[], quantize: &act::QUANTIZE, vector: &vector::VECTOR };
+    Table { kernels: &[], quantize: &act::QUANTIZE, vector: &vector::VECTOR, attention: &attention::KERNELS };
 
 static KERNELS: &[Kernel] = &[
     float::<F32Le>(Format::F32),

@@ -127,14 +127,14 @@ fn axpy_bf16(acc: &mut [f32], a: f32, x: &[bf16]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn scale(x: &mut [f32], a: f32) {
+pub(super) fn scale(x: &mut [f32], a: f32) {
     for x in x {
         *x *= a;
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn max(x: &[f32]) -> f32 {
+pub(super) fn max(x: &[f32]) -> f32 {
     let mut max = _mm256_set1_ps(f32::NEG_INFINITY);
     let (chunks, tail) = x.as_chunks::<8>();
     for x in chunks {
@@ -165,7 +165,7 @@ fn sum(x: &[f32]) -> f32 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn exp_sum(x: &mut [f32], max: f32) -> f32 {
+pub(super) fn exp_sum(x: &mut [f32], max: f32) -> f32 {
     let max = _mm256_set1_ps(max);
     let mut sum = _mm256_setzero_ps();
     let (chunks, tail) = x.as_chunks_mut::<8>();

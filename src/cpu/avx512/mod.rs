@@ -7,6 +7,7 @@
 #![allow(clippy::wildcard_imports, clippy::needless_range_loop)]
 
 mod act;
+mod attention;
 mod block32;
 mod exact;
 mod float;
@@ -52,12 +53,20 @@ use float::Float;
 use tile::{Unpacked, Weights};
 
 /// What AVX-512 without VNNI brings.
-pub(super) static TABLE: Table =
-    Table { kernels: &[FLOATS, &exact::KERNELS], quantize: &act::QUANTIZE, vector: &vector::VECTOR };
+pub(super) static TABLE: Table = Table {
+    kernels: &[FLOATS, &exact::KERNELS],
+    quantize: &act::QUANTIZE,
+    vector: &vector::VECTOR,
+    attention: &attention::KERNELS,
+};
 
 /// What VNNI adds.
-pub(super) static TABLE_VNNI: Table =
-    Table { kernels: &[KERNELS], quantize: &act::QUANTIZE, vector: &vector::VECTOR };
+pub(super) static TABLE_VNNI: Table = Table {
+    kernels: &[KERNELS],
+    quantize: &act::QUANTIZE,
+    vector: &vector::VECTOR,
+    attention: &attention::KERNELS_VNNI,
+};
 
 static FLOATS: &[Kernel] =
     &[float::<F32Le>(Format::F32), float::<F16Le>(Format::F16), float::<Bf16Le>(Format::BF16)];

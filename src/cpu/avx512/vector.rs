@@ -179,7 +179,7 @@ fn exp_sum(x: &mut [f32], max: f32) -> f32 {
 /// As in the reference: `2^n * e^r`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn exp(x: __m512) -> __m512 {
+pub(super) fn exp(x: __m512) -> __m512 {
     let (low, high) = (_mm512_set1_ps(MIN), _mm512_set1_ps(MAX));
     // NaN stays: where either is NaN, the second is given.
     let clamped = _mm512_min_ps(high, _mm512_max_ps(low, x));

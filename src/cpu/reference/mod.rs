@@ -4,6 +4,7 @@
 //! Rounding is as in ggml: integer products within a block, times the scales, summed in f32.
 
 mod act;
+mod attention;
 mod block32;
 mod exact;
 mod iq4_nl;
@@ -43,8 +44,12 @@ use crate::tensor::Format;
 use tile::{Unpacked, Weights, tile};
 
 /// What this instruction set brings.
-pub(super) static TABLE: Table =
-    Table { kernels: &[KERNELS, &exact::KERNELS], quantize: &act::QUANTIZE, vector: &vector::VECTOR };
+pub(super) static TABLE: Table = Table {
+    kernels: &[KERNELS, &exact::KERNELS],
+    quantize: &act::QUANTIZE,
+    vector: &vector::VECTOR,
+    attention: &attention::KERNELS,
+};
 
 static KERNELS: &[Kernel] = &[
     kernel::<BlockQ4_0>(Format::Q4_0),

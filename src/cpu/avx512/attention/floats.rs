@@ -1,0 +1,193 @@
+//! Keys as columns of floats, and sums of rows of floats.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::columns::{Square, transpose};
+use super::rows::{Row, prefetch};
+use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Keys, LANES, Packed, Rows};
+use crate::cpu::avx512::lanes::{load_f32, store_f32};
+
+/// The keys of a format.
+pub(super) const fn keys<R: Row>() -> Keys {
+    Keys { queries, pack: pack::<R>, scores }
+}
+
+/// As they are.
+fn queries(q: &[f32], _: usize, out: &mut Packed) {
+    out.floats.reserve(q.len());
+    out.floats.floats_mut()[..q.len()].copy_from_slice(q);
+}
+
+/// Value `i` of row `r` goes to `out[i][r]`; rows are filled up with zeros to blocks, columns to sixteens.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn pack<R: Row>(rows: &Rows, out: &mut Packed) {
+    let blocks = rows.d.div_ceil(BLOCK);
+    out.floats.reserve(blocks * BLOCK * COLUMNS);
+    let out = out.floats.floats_mut().as_chunks_mut::<COLUMNS>().0;
+    for first in (0..rows.n).step_by(16) {
+        let n = 16.min(rows.n - first);
+        prefetch(rows, first, n);
+        for (i, out) in out.as_chunks_mut::<BLOCK>().0[..blocks].iter_mut().enumerate() {
+            let mut squares = [Square::ZERO; 2];
+            let [low, high] = &mut squares;
+            for (r, (low, high)) in low.0.iter_mut().zip(&mut high.0).take(n).enumerate() {
+                // SAFETY: the machine has the features of this function.
+                let pair = unsafe { R::load(rows.row(first + r), i) };
+                store_f32(low, pair[0]);
+                store_f32(high, pair[1]);
+            }
+            let (to_low, to_high) = out.split_at_mut(16);
+            transpose(low, to_low, first);
+            transpose(high, to_high, first);
+        }
+    }
+}
+
+/// A score is one sum over the values in their order.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn scores(q: &Packed, queries: Range<usize>, d: usize, k: &Packed, columns: Range<usize>, out: &mut [f32]) {
+    let k = &k.floats.floats().as_chunks::<COLUMNS>().0[..d];
+    let q = &q.floats.floats()[queries.start * d..queries.end * d];
+    let out = out.as_chunks_mut::<COLUMNS>().0;
+    // Where all columns are wanted they pass together.
+    let (from, to) = (columns.start / 16, columns.end.div_ceil(16));
+    if to - from == 4 {
+        all_scores::<4>(q, d, k, 0, out);
+    } else {
+        for c in from..to {
+            all_scores::<1>(q, d, k, c, out);
+        }
+    }
+}
+
+/// The scores of all queries with `16 * C` columns from `16 * c` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn all_scores<const C: usize>(
+    q: &[f32],
+    d: usize,
+    k: &[[f32; COLUMNS]],
+    c: usize,
+    out: &mut [[f32; COLUMNS]],
+) {
+    let (sixes, rest) = out.as_chunks_mut::<6>();
+    let (q_sixes, q_rest) = q.split_at(sixes.len() * 6 * d);
+    for (q, out) in q_sixes.chunks_exact(6 * d).zip(sixes) {
+        some_scores::<6, C>(q, d, k, c, out);
+    }
+    match rest.len() {
+        1 => some_scores::<1, C>(q_rest, d, k, c, rest),
+        2 => some_scores::<2, C>(q_rest, d, k, c, rest),
+        3 => some_scores::<3, C>(q_rest, d, k, c, rest),
+        4 => some_scores::<4, C>(q_rest, d, k, c, rest),
+        5 => some_scores::<5, C>(q_rest, d, k, c, rest),
+        _ => {}
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn some_scores<const R: usize, const C: usize>(
+    q: &[f32],
+    d: usize,
+    k: &[[f32; COLUMNS]],
+    c: usize,
+    out: &mut [[f32; COLUMNS]],
+) {
+    let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * d..][..k.len()]);
+    let mut sums = [[_mm512_setzero_ps(); C]; R];
+    for (i, k) in k.iter().enumerate() {
+        let k = &k.as_chunks::<LANES>().0[c..][..C];
+        for r in 0..R {
+            let x = _mm512_set1_ps(q[r][i]);
+            for j in 0..C {
+                sums[r][j] = _mm512_fmadd_ps(x, load_f32(&k[j]), sums[r][j]);
+            }
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.as_chunks_mut::<LANES>().0[c..].iter_mut().zip(sums) {
+            store_f32(out, sum);
+        }
+    }
+}
+
+/// `acc += sum(weights[r] * values[r])`: each sum in the order of the rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn add(
+    weights: &[[f32; COLUMNS]],
+    range: Range<usize>,
+    values: &[f32],
+    width: usize,
+    acc: &mut [f32],
+) {
+    let values = &values[range.start * width..range.end * width];
+    for from in (0..width).step_by(4 * LANES) {
+        match (width - from) / LANES {
+            1 => all_sums::<1>(weights, range.clone(), values, width, from, acc),
+            2 => all_sums::<2>(weights, range.clone(), values, width, from, acc),
+            3 => all_sums::<3>(weights, range.clone(), values, width, from, acc),
+            _ => all_sums::<4>(weights, range.clone(), values, width, from, acc),
+        }
+    }
+}
+
+/// The sums of all queries, `16 * C` of their values from `from` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn all_sums<const C: usize>(
+    weights: &[[f32; COLUMNS]],
+    range: Range<usize>,
+    values: &[f32],
+    width: usize,
+    from: usize,
+    acc: &mut [f32],
+) {
+    let (sixes, rest) = weights.as_chunks::<6>();
+    let (acc_sixes, acc_rest) = acc.split_at_mut(sixes.len() * 6 * width);
+    for (weights, acc) in sixes.iter().zip(acc_sixes.chunks_exact_mut(6 * width)) {
+        some_sums::<6, C>(weights, range.clone(), values, width, from, acc);
+    }
+    match rest.len() {
+        1 => some_sums::<1, C>(rest, range, values, width, from, acc_rest),
+        2 => some_sums::<2, C>(rest, range, values, width, from, acc_rest),
+        3 => some_sums::<3, C>(rest, range, values, width, from, acc_rest),
+        4 => some_sums::<4, C>(rest, range, values, width, from, acc_rest),
+        5 => some_sums::<5, C>(rest, range, values, width, from, acc_rest),
+        _ => {}
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn some_sums<const R: usize, const C: usize>(
+    weights: &[[f32; COLUMNS]],
+    range: Range<usize>,
+    values: &[f32],
+    width: usize,
+    from: usize,
+    acc: &mut [f32],
+) {
+    let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.clone()]);
+    let mut sums = [[_mm512_setzero_ps(); C]; R];
+    for (acc, sums) in acc.chunks_exact(width).zip(&mut sums) {
+        for (acc, sum) in acc[from..].as_chunks().0.iter().zip(sums) {
+            *sum = load_f32(acc);
+        }
+    }
+    for (i, row) in values.chunks_exact(width).take(range.len()).enumerate() {
+        let row = &row[from..].as_chunks::<LANES>().0[..C];
+        for q in 0..R {
+            let w = _mm512_set1_ps(weights[q][i]);
+            for j in 0..C {
+                sums[q][j] = _mm512_fmadd_ps(w, load_f32(&row[j]), sums[q][j]);
+            }
+        }
+    }
+    for (acc, sums) in acc.chunks_exact_mut(width).zip(sums) {
+        for (acc, sum) in acc[from..].as_chunks_mut().0.iter_mut().zip(sums) {
+            store_f32(acc, sum);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Rows of the cache as floats, 32 at a time.
+
+use std::arch::x86_64::*;
+
+use bytemuck::Pod;
+use chaski_gguf::block::bf16::Bf16Le;
+use chaski_gguf::block::f16::F16Le;
+use chaski_gguf::block::iq4_nl::{BlockIq4Nl, CODEBOOK};
+use chaski_gguf::block::plain::F32Le;
+use chaski_gguf::block::q4_0::BlockQ4_0;
+use chaski_gguf::block::q4_1::BlockQ4_1;
+use chaski_gguf::block::q5_0::BlockQ5_0;
+use chaski_gguf::block::q5_1::BlockQ5_1;
+use chaski_gguf::block::q8_0::BlockQ8_0;
+
+use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Rows, width};
+use crate::cpu::avx512::lanes::{load_half, load_quarter, scale, store_f32};
+
+/// A format's rows.
+pub(super) trait Row {
+    /// Values `32 * i` and on of a row; where the row ends before, what follows is a row's padding or zeros.
+    ///
+    /// # Safety
+    /// The machine has AVX-512.
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2];
+}
+
+/// The rows of 8-bit floats: see [`crate::kv::f8e4m3`].
+pub(super) struct F8E4M3;
+
+/// Ask for the memory of the rows that are likely read next: the same rows of the next tile. An address that is not ours is no
+/// error.
+#[inline]
+pub(super) fn prefetch(rows: &Rows, first: usize, n: usize) {
+    let from = (first + COLUMNS) * rows.row_bytes;
+    for at in (from..from + n * rows.row_bytes).step_by(64) {
+        let line = rows.bytes.as_ptr().wrapping_add(at);
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
+}
+
+/// Rows as floats, [`width`] apart.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn values<R: Row>(rows: &Rows, out: &mut [f32]) {
+    for (r, out) in out.chunks_exact_mut(width(rows.d)).take(rows.n).enumerate() {
+        if r % 16 == 0 {
+            prefetch(rows, r, 16.min(rows.n - r));
+        }
+        let row = rows.row(r);
+        let (pairs, last) = out.as_chunks_mut::<32>();
+        for (i, out) in pairs.iter_mut().enumerate() {
+            // SAFETY: the machine has the features of this function.
+            let [low, high] = unsafe { R::load(row, i) };
+            let [to_low, to_high] = out.as_chunks_mut::<16>().0 else { unreachable!() };
+            store_f32(to_low, low);
+            store_f32(to_high, high);
+        }
+        if let [last] = last.as_chunks_mut::<16>().0 {
+            // SAFETY: as above.
+            store_f32(last, unsafe { R::load(row, pairs.len()) }[0]);
+        }
+    }
+}
+
+/// Block `i` of a row.
+#[inline]
+pub(super) fn block<B: Pod>(row: &[u8], i: usize) -> &B {
+    bytemuck::from_bytes(&row[i * size_of::<B>()..][..size_of::<B>()])
+}
+
+/// The mask of the values of `size` bytes that `part` holds, 32 at the most, and where they begin.
+#[inline]
+fn part(row: &[u8], i: usize, size: usize) -> (u32, *const u8) {
+    let part = &row[(i * BLOCK * size).min(row.len())..];
+    let n = (part.len() / size).min(BLOCK);
+    (((1u64 << n) - 1) as u32, part.as_ptr())
+}
+
+impl Row for F32Le {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let (mask, from) = part(row, i, 4);
+        let from = from.cast::<f32>();
+        // SAFETY: the mask lets only the row's own values be read.
+        unsafe {
+            [
+                _mm512_maskz_loadu_ps(mask as u16, from),
+                _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16)),
+            ]
+        }
+    }
+}
+
+/// 32 values of two bytes, or as many as there are and zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn halves(row: &[u8], i: usize) -> [__m256i; 2] {
+    let (mask, from) = part(row, i, 2);
+    let from = from.cast::<i16>();
+    // SAFETY: the mask lets only the row's own values be read.
+    unsafe {
+        [
+            _mm256_maskz_loadu_epi16(mask as u16, from),
+            _mm256_maskz_loadu_epi16((mask >> 16) as u16, from.wrapping_add(16)),
+        ]
+    }
+}
+
+impl Row for F16Le {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let [low, high] = halves(row, i);
+        [_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)]
+    }
+}
+
+impl Row for Bf16Le {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let [low, high] = halves(row, i);
+        [widen(low), widen(high)]
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widen(x: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
+}
+
+/// 32 signed bytes as floats.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn signed(q: __m256i) -> [__m512; 2] {
+    let low = _mm512_cvtepi8_epi32(_mm256_castsi256_si128(q));
+    let high = _mm512_cvtepi8_epi32(_mm256_extracti128_si256::<1>(q));
+    [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high)]
+}
+
+/// `d * q`.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn scaled(d: f32, q: __m256i) -> [__m512; 2] {
+    let [low, high] = signed(q);
+    let d = _mm512_set1_ps(d);
+    [_mm512_mul_ps(d, low), _mm512_mul_ps(d, high)]
+}
+
+/// `d * q + m`.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn scaled_from(d: f32, m: f32, q: __m256i) -> [__m512; 2] {
+    let [low, high] = signed(q);
+    let (d, m) = (_mm512_set1_ps(d), _mm512_set1_ps(m));
+    [_mm512_fmadd_ps(d, low, m), _mm512_fmadd_ps(d, high, m)]
+}
+
+/// The low nibbles of 16 bytes, then the high ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+pub(super) fn nibbles(qs: &[u8; 16]) -> __m256i {
+    let qs = load_quarter(qs);
+    let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(qs), _mm_srli_epi16::<4>(qs));
+    _mm256_and_si256(both, _mm256_set1_epi8(15))
+}
+
+/// Nibbles and a fifth bit each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+pub(super) fn fives(qh: [u8; 4], qs: &[u8; 16]) -> __m256i {
+    let q = nibbles(qs);
+    _mm256_mask_add_epi8(q, u32::from_le_bytes(qh), q, _mm256_set1_epi8(16))
+}
+
+/// The values of IQ4_NL for their indices.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+pub(super) fn looked_up(qs: &[u8; 16]) -> __m256i {
+    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_quarter(&CODEBOOK)), nibbles(qs))
+}
+
+impl Row for BlockQ8_0 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let block: &BlockQ8_0 = block(row, i);
+        scaled(scale(block.d), load_half(&block.qs))
+    }
+}
+
+impl Row for BlockQ4_0 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let block: &BlockQ4_0 = block(row, i);
+        scaled(scale(block.d), _mm256_sub_epi8(nibbles(&block.qs), _mm256_set1_epi8(8)))
+    }
+}
+
+impl Row for BlockQ4_1 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let block: &BlockQ4_1 = block(row, i);
+        scaled_from(scale(block.d), scale(block.m), nibbles(&block.qs))
+    }
+}
+
+impl Row for BlockQ5_0 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let block: &BlockQ5_0 = block(row, i);
+        scaled(scale(block.d), _mm256_sub_epi8(fives(block.qh, &block.qs), _mm256_set1_epi8(16)))
+    }
+}
+
+impl Row for BlockQ5_1 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let block: &BlockQ5_1 = block(row, i);
+        scaled_from(scale(block.d), scale(block.m), fives(block.qh, &block.qs))
+    }
+}
+
+impl Row for BlockIq4Nl {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let block: &BlockIq4Nl = block(row, i);
+        scaled(scale(block.d), looked_up(&block.qs))
+    }
+}
+
+impl Row for F8E4M3 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
+        let (header, codes) = row.split_at(size_of::<f32>());
+        let scale = header.first_chunk().map_or(f32::NAN, |d| f32::from_le_bytes(*d));
+        let (mask, from) = part(codes, i, 1);
+        // SAFETY: the mask lets only the row's own values be read.
+        let codes = unsafe { _mm256_maskz_loadu_epi8(mask, from.cast()) };
+        let low = _mm512_cvtepu8_epi32(_mm256_castsi256_si128(codes));
+        let high = _mm512_cvtepu8_epi32(_mm256_extracti128_si256::<1>(codes));
+        [eight_bits(scale, low), eight_bits(scale, high)]
+    }
+}
+
+/// 8-bit floats under a scale.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn eight_bits(scale: f32, codes: __m512i) -> __m512 {
+    // Half of the bits of a binary16 number with the same exponent field, which is off by 2^8: exact, small numbers included.
+    let magnitude = _mm512_slli_epi32::<7>(_mm512_and_si512(codes, _mm512_set1_epi32(0x7F)));
+    let value = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(magnitude));
+    let value = _mm512_mul_ps(value, _mm512_set1_ps(256.0));
+    let nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7F << 7));
+    let value = _mm512_mask_mov_ps(value, nan, _mm512_set1_ps(f32::NAN));
+    let sign = _mm512_slli_epi32::<24>(_mm512_and_si512(codes, _mm512_set1_epi32(0x80)));
+    _mm512_mul_ps(_mm512_or_ps(value, _mm512_castsi512_ps(sign)), _mm512_set1_ps(scale))
+}
