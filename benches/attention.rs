@@ -1,8 +1,8 @@
 //! Speed of attention on its own: `cargo bench --bench attention [-- FILTER...]`.
 //!
 //! The shape is that of a 1B llama: 32 query heads, 8 K/V heads of 64 values. `decode` is one token against a cache that is full up
-//! to a depth, by as many layers as make the caches larger than any processor cache; what counts is bytes of cache
-//! per second. `prompt` is 512 tokens that see what is before them and each other causally; what counts is
+//! to a depth, by as many layers as make the caches larger than most processor caches; what counts is bytes of cache
+//! per second, and their share of the speed at which the same threads read the same bytes and only add them up. `prompt` is 512 tokens that see what is before them and each other causally; what counts is
 //! multiplications and additions of the pairs that are seen. Every figure is the best of several runs. A filter keeps the lines that
 //! contain all its words, such as `q8_0 8192`; `threads=2` and `isa=avx2` say how to run (default: 1 thread, the best set).
 
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use chaski::cpu::attention::{AttentionParams, KvRows, Scratch, Work, write_rows};
 use chaski::cpu::isa::Isa;
+use chaski::cpu::vector::vector;
 use chaski::kv::{KvFormat, Span, View, Visible};
 
 const HEADS: usize = 32;
@@ -96,6 +97,7 @@ fn measure(isa: Isa, threads: usize, format: KvFormat, d: usize, depth: usize, t
     let mut scratch: Vec<Mutex<Scratch>> = (0..threads).map(|_| Mutex::default()).collect();
     let mut out = vec![0.0f32; tokens * HEADS * d];
     let mut times = Vec::new();
+    let mut reads = Vec::new();
     let begin = Instant::now();
     while times.len() < 5 || begin.elapsed() < Duration::from_millis(600) {
         let start = Instant::now();
@@ -103,8 +105,16 @@ fn measure(isa: Isa, threads: usize, format: KvFormat, d: usize, depth: usize, t
             run(&mut work, &mut scratch, &params, format, capacity, layer, &q, &visible, &mut out);
         }
         times.push(start.elapsed().as_secs_f64() / layers as f64);
+        if tokens == 1 {
+            let start = Instant::now();
+            for layer in &caches {
+                read(isa, threads, layer);
+            }
+            reads.push(start.elapsed().as_secs_f64() / layers as f64);
+        }
     }
     times.sort_by(f64::total_cmp);
+    reads.sort_by(f64::total_cmp);
     let seconds = times[0];
     std::hint::black_box(&out);
     if tokens == 1 {
@@ -157,5 +167,23 @@ fn run(
             scope.spawn(|| thread(scratch));
         }
         thread(&scratch[0]);
+    });
+}
+
+/// Add up all that a layer holds.
+fn read(isa: Isa, threads: usize, layer: &Layer) {
+    let parts: Vec<&[u8]> = layer.k.chunks_exact(64 << 10).chain(layer.v.chunks_exact(64 << 10)).collect();
+    let next = AtomicUsize::new(0);
+    let thread = || {
+        while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            // The allocator aligns what is as large as this.
+            std::hint::black_box(vector(isa).sum(bytemuck::cast_slice(part)));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(thread);
+        }
+        thread();
     });
 }

@@ -82,6 +82,7 @@ pub(in crate::cpu) struct Packed {
 }
 
 /// How scores against K rows of one format are taken.
+#[allow(clippy::type_complexity)]
 pub(in crate::cpu) struct Keys {
     /// Pack queries of `d` values.
     pub queries: unsafe fn(q: &[f32], d: usize, out: &mut Packed),
@@ -108,6 +109,7 @@ pub(in crate::cpu) struct Weighed {
 }
 
 /// The functions of an instruction set.
+#[allow(clippy::type_complexity)]
 pub(in crate::cpu) struct Kernels {
     /// The keys of a format.
     pub keys: fn(KvFormat) -> &'static Keys,

@@ -103,7 +103,9 @@ fn queries_of_any_size_give_scores_of_theirs() {
     let mut random = Random::new(5);
     for size in [0.0, 1e-42, 1e-30, 1e-10, 1e10, 1e30] {
         let (bytes, mut q) = (stored(KvFormat::Q8_0, 5, 32, &mut random), random.normals(32));
-        q.iter_mut().for_each(|x| *x *= size);
+        for x in &mut q {
+            *x *= size;
+        }
         let want = scores(kernels(Isa::Reference), &rows(KvFormat::Q8_0, &bytes, 32), &q, 0..5);
         for isa in Isa::all_available() {
             let got = scores(kernels(isa), &rows(KvFormat::Q8_0, &bytes, 32), &q, 0..5);

@@ -247,8 +247,7 @@ fn some_scores<B: Ints, const R: usize, const C: usize>(
 ) {
     let words: [&[[u32; QUERY_WORDS]]; R] =
         std::array::from_fn(|r| &q.words[(first + r) * q.blocks..][..q.blocks]);
-    let floats: [&[f32]; R] =
-        std::array::from_fn(|r| &q.floats[(first + r) * (1 + q.blocks)..][..1 + q.blocks]);
+    let floats: [&[f32]; R] = std::array::from_fn(|r| &q.floats[(first + r) * (1 + q.blocks)..][..=q.blocks]);
     let quants = k.words.words().as_chunks::<COLUMNS>().0.as_chunks::<{ BLOCK / 4 }>().0;
     let (scales, mins) = k.floats.floats().as_chunks::<COLUMNS>().0.split_at(q.blocks);
     let mut sums = [[_mm512_setzero_ps(); C]; R];

@@ -1,5 +1,8 @@
 //! Rows of the cache as floats, 32 at a time.
 
+// Loads of vectors ask for no alignment.
+#![allow(clippy::cast_ptr_alignment)]
+
 use std::arch::x86_64::*;
 
 use bytemuck::Pod;
