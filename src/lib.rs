@@ -4,6 +4,7 @@ pub mod backend;
 pub mod chat;
 pub mod cli;
 pub mod cpu;
+pub mod demo;
 pub mod engine;
 pub mod exec;
 pub mod graph;

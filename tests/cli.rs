@@ -49,7 +49,11 @@ fn help_groups_the_flags_and_shows_defaults() {
 
 #[test]
 fn without_a_model_a_short_text_says_how_to_name_one() {
-    for args in [&[][..], &["chat"], &["run"], &["inspect"], &["--temp", "0"], &["-q"], &["demo"]] {
+    let mut cases = vec![&["run"][..], &["run", "-p", "x"], &["inspect"], &["verify"], &["tokenize"]];
+    if cfg!(not(feature = "demo")) {
+        cases.extend([&[][..], &["chat"], &["--temp", "0"], &["-q"], &["demo"], &["inspect", "-m", "demo"]]);
+    }
+    for args in cases {
         let run = run(args);
         assert_eq!(run.code, Some(2), "{args:?}: {run:?}");
         assert!(run.stdout.is_empty(), "{args:?}: {run:?}");
@@ -57,6 +61,8 @@ fn without_a_model_a_short_text_says_how_to_name_one() {
             run.stderr.starts_with("chaski: error: ") && run.stderr.lines().count() <= 3,
             "{args:?}: {run:?}"
         );
+        let says = if cfg!(feature = "demo") { "or `demo`" } else { "no embedded model" };
+        assert!(run.stderr.contains(says), "{args:?}: {run:?}");
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// - `model` knows no device: it never names exec, cpu or engine. It may name `kv` for the same reason as `graph`.
 /// - Only `engine` names a device's module; `cli` may, for what its flags say of the machine (`--isa`).
 /// - `cpu` and `gpu` never name each other.
+/// - `demo` is the bytes of the embedded model, and knows nothing of what is done with them.
 /// - `machine` asks the system (memory, cores, paging) and knows nothing of models.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tensor", &[]),
@@ -19,6 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tokenizer", &[]),
     ("sample", &[]),
     ("machine", &[]),
+    ("demo", &[]),
     ("graph", &["tensor", "kv"]),
     ("model", &["tensor", "kv", "graph"]),
     ("backend", &["tensor", "kv", "graph"]),
@@ -46,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "quant",
             "chat",
             "machine",
+            "demo",
         ],
     ),
     ("main", &["cli"]),

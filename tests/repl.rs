@@ -6,207 +6,20 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use chaski::chat::conversation::{Conversation, Role};
 use chaski::chat::transcript::Transcript;
-use common::{GgufBytes, Run, arg, chaski, finished, tiny_llama};
+use common::place::{Place, Terminal, until};
+use common::{arg, tiny_llama};
 
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// A context in which an answer without end takes seconds at least.
 const LONG: &str = "32768";
 
-/// A folder with a small model and a place for conversations.
-struct Place {
-    folder: tempfile::TempDir,
-    model: PathBuf,
-}
-
-impl Place {
-    fn with(file: &GgufBytes) -> Place {
-        let folder = tempfile::tempdir().unwrap();
-        let model = file.write(folder.path(), "tiny.gguf");
-        Place { folder, model }
-    }
-    fn tiny() -> Place {
-        Place::with(&tiny_llama())
-    }
-    /// The same model with a template that adds nothing, so that turns are short in tokens.
-    fn terse() -> Place {
-        let template = "{% for m in messages %}{{ m.content }}{% endfor %}";
-        Place::with(&tiny_llama().str("tokenizer.chat_template", template))
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-    fn state(&self) -> PathBuf {
-        self.path("state")
-    }
-    /// `chaski chat` with the model and these arguments, keeping its state here.
-    fn chat(&self, args: &[&str]) -> Command {
-        let mut command = chaski(&["chat", arg(&self.model)]);
-        command.args(args).env("CHASKI_STATE_DIR", self.state());
-        command
-    }
-    /// The same with lines on its standard input.
-    fn piped(&self, args: &[&str], lines: &str) -> Run {
-        let mut child = self
-            .chat(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that ends early does not read all of it.
-        let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
-        finished(&child.wait_with_output().unwrap())
-    }
-    /// The transcripts in the state folder.
-    fn transcripts(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(self.state().join("conversations")) else { return Vec::new() };
-        entries.map(|e| e.unwrap().path()).collect()
-    }
-    /// The conversation in the only transcript that there is.
-    fn saved(&self) -> Conversation {
-        let paths = self.transcripts();
-        assert_eq!(paths.len(), 1, "{paths:?}");
-        Transcript::read(&paths[0]).unwrap().conversation
-    }
-}
-
 fn said(conversation: &Conversation, role: Role) -> Vec<&str> {
     conversation.messages.iter().filter(|m| m.role == role).map(|m| m.content.as_str()).collect()
-}
-
-/// Wait until something is so; `what` is told, with `state`, if it never is.
-fn until(what: &str, mut is_so: impl FnMut() -> bool, state: impl Fn() -> String) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "never: {what}\n{}", state());
-        std::thread::sleep(Duration::from_millis(30));
-    }
-}
-
-/// A terminal of its own, on a tmux server of its own.
-struct Terminal<'a> {
-    place: &'a Place,
-    socket: PathBuf,
-}
-
-impl<'a> Terminal<'a> {
-    /// Start `chaski chat` in a terminal of this size; none where there is no tmux.
-    fn start(place: &'a Place, size: (u32, u32), args: &[&str]) -> Option<Terminal<'a>> {
-        let required = std::env::var_os("CHASKI_REQUIRE_TMUX").is_some_and(|v| v == "1");
-        if Command::new("tmux").arg("-V").output().is_err() {
-            assert!(!required, "CHASKI_REQUIRE_TMUX=1, but there is no tmux");
-            eprintln!("SKIPPED a chat in a terminal: tmux is not installed");
-            return None;
-        }
-        // A server that is on its way out shall not be met again.
-        static SERVERS: AtomicU32 = AtomicU32::new(0);
-        let socket = place.path(&format!("tmux-{}", SERVERS.fetch_add(1, Ordering::Relaxed)));
-        let terminal = Terminal { place, socket };
-        // Ctrl-C goes to the shell, too, which shall outlive it.
-        let program = format!(
-            "trap : INT; CHASKI_STATE_DIR='{}' '{}' chat '{}' {}; echo \"exit code: $?\"; exec sleep 600",
-            place.state().display(),
-            env!("CARGO_BIN_EXE_chaski"),
-            place.model.display(),
-            args.iter().flat_map(|a| ["'", a, "' "]).collect::<String>(),
-        );
-        let (x, y) = (size.0.to_string(), size.1.to_string());
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &x, "-y", &y, "sh", "-c", &program]);
-        terminal.ready();
-        Some(terminal)
-    }
-    fn tmux(&self, args: &[&str]) -> Output {
-        let mut command = Command::new("tmux");
-        let output = command
-            .arg("-S")
-            .arg(&self.socket)
-            .args(args)
-            .env_remove("TMUX")
-            .env_remove("NO_COLOR")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "tmux {args:?}: {output:?}");
-        output
-    }
-    /// Press keys by tmux's names.
-    fn press(&self, key: &str) {
-        self.tmux(&["send-keys", key]);
-    }
-    /// Type text.
-    fn type_text(&self, text: &str) {
-        self.tmux(&["send-keys", "-l", text]);
-    }
-    /// Type a line and Enter.
-    fn enter(&self, text: &str) {
-        self.type_text(text);
-        self.press("Enter");
-    }
-    /// What the screen shows, and what has left it at the top; wrapped lines joined.
-    fn screen(&self) -> String {
-        let output = self.tmux(&["capture-pane", "-p", "-J", "-S", "-500"]);
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-    }
-    fn see(&self, text: &str) {
-        until(&format!("{text:?} on the screen"), || self.screen().contains(text), || self.screen());
-    }
-    /// Wait for the prompt: the last line that shows anything is an empty one to type in.
-    fn ready(&self) {
-        let ready = || self.screen().lines().last().is_some_and(|l| l.trim_end() == ">");
-        until("a prompt", ready, || self.screen());
-    }
-    /// Wait until the transcript holds so many messages, none of them unanswered.
-    fn messages(&self, n: usize) -> Conversation {
-        let holds = || {
-            let saved = self.place.transcripts();
-            let read = saved.first().and_then(|path| Transcript::read(path).ok());
-            read.is_some_and(|c| !c.interrupted && c.conversation.messages.len() == n)
-        };
-        until(&format!("{n} messages"), holds, || self.screen());
-        self.place.saved()
-    }
-    /// Wait until an answer that is being given has been saved in part.
-    fn answering(&self) {
-        let partial = || {
-            let text = fs::read_to_string(&self.place.transcripts()[0]).unwrap();
-            text.lines().last().is_some_and(|l| l.contains("\"partial\""))
-        };
-        until("part of an answer", partial, || self.screen());
-    }
-    /// Clear the screen, and what has left it.
-    fn wipe(&self) {
-        self.press("C-l");
-        until("an empty screen", || self.tmux_screen_lines() <= 1, || self.screen());
-        self.tmux(&["clear-history"]);
-    }
-    fn tmux_screen_lines(&self) -> usize {
-        let output = self.tmux(&["capture-pane", "-p"]);
-        String::from_utf8_lossy(&output.stdout).lines().filter(|l| !l.trim().is_empty()).count()
-    }
-    /// How many tokens `/context` says the conversation takes, and the cache holds.
-    fn context(&self) -> (usize, usize) {
-        self.wipe();
-        self.enter("/context");
-        self.see(" in the cache");
-        let screen = self.screen();
-        let number_before = |text: &str| -> usize {
-            screen.split(text).next().unwrap().rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        (number_before(" of "), number_before(" in the cache"))
-    }
-}
-
-impl Drop for Terminal<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
-    }
 }
 
 /// The whole of it: two turns, Ctrl-C in the middle of an answer, `/undo`, `/regen`, leave, `--continue`.
@@ -390,6 +203,54 @@ fn reasoning_is_dimmed_in_a_terminal() {
     let styled = String::from_utf8_lossy(&styled.stdout).into_owned();
     let answer = styled.split("> hello").nth(1).unwrap();
     assert!(answer.trim_start().starts_with("\x1b[2m"), "{answer:?}");
+}
+
+/// Who types nothing but the program's name talks with the embedded model.
+#[cfg(feature = "demo")]
+#[test]
+fn a_newcomer_without_a_model() {
+    let place = Place::tiny();
+    let Some(terminal) = Terminal::start_with(&place, (100, 40), &["--temp", "0"]) else { return };
+    terminal.see("this is the embedded demo model, ");
+    terminal.see("`chaski MODEL.gguf` chats with a file of yours");
+    terminal.enter("What is Q4_K?");
+    terminal.messages(2);
+    terminal.ready();
+    terminal.enter("And Q8_0?");
+    let saved = terminal.messages(4);
+    assert!(
+        said(&saved, Role::Assistant).iter().zip(["4.5", "8.5"]).all(|(a, bits)| a.contains(bits)),
+        "{saved:?}"
+    );
+    terminal.ready();
+    terminal.enter("/hlep");
+    terminal.see("/hlep is no command");
+    terminal.enter("/help");
+    terminal.see("/regen");
+    terminal.enter("/set ignore-eos on");
+    terminal.see("(ignore-eos = on)");
+    terminal.enter("Tell me about chaski");
+    terminal.answering();
+    terminal.press("C-c");
+    terminal.see("(stopped; /regen answers again)");
+    terminal.ready();
+    terminal.enter("/exit");
+    terminal.see("exit code: 0");
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn a_conversation_with_the_embedded_model_is_continued() {
+    let place = Place::tiny();
+    let run = Place::fed(&mut place.chaski(&[]), "What is Q4_K?\n");
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stderr.contains("this is the embedded demo model"), "{run:?}");
+    assert_eq!(Transcript::read(&place.transcripts()[0]).unwrap().model.path, "demo (embedded)");
+    for args in [&["--continue"][..], &["demo", "--continue"], &["chat", "-m", "demo", "--continue"]] {
+        let run = Place::fed(&mut place.chaski(args), "/show\n");
+        assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+        assert!(run.stderr.contains("> What is Q4_K?") && !run.stderr.contains("another model"), "{run:?}");
+    }
 }
 
 /// What a conversation answers without anybody there to see it.

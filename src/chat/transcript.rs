@@ -24,7 +24,7 @@ const MAX_HEADER: u64 = 64 << 10;
 /// Which model a conversation was held with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelId {
-    /// The path of its file, as it was given.
+    /// The path of its file, as it was given; or what the embedded model is called.
     pub path: String,
     /// What it calls itself.
     pub name: String,

@@ -6,6 +6,7 @@ use clap::{ArgAction, Command};
 
 use super::args::NOT_BUILT_YET;
 use super::exit::Failure;
+use crate::demo;
 
 /// llama.cpp's short flags of several letters, with the long flag each one stands for.
 pub const SHORT_FLAGS: &[(&str, &str)] = &[
@@ -32,7 +33,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// Rewrite the arguments (without the program's name) into the spelling that `cli` declares.
 ///
 /// Values of flags and everything after `--` are left as they are. Where the first word is no command but may well be a
-/// file, or where a flag that belongs to a command comes first, `chat` is put before it.
+/// file, or where a flag that belongs to a command comes first, `chat` is put before it; and where there is no word at all.
 ///
 /// # Errors
 /// A flag of one dash and several letters that is none of [`SHORT_FLAGS`]: clap would read `-fa` as `-f a`.
@@ -121,16 +122,18 @@ fn spelling(flag: &str) -> String {
 enum First {
     /// The name of a command, at this place.
     Command(usize),
-    /// A model, or a flag of `chat`, at this place.
+    /// A model, or a flag of `chat`, at this place; or the end, where there is neither.
     Model(usize),
-    /// Something that clap answers: nothing at all, `--help`, an unknown word.
+    /// Something that clap answers: `--version`, `--help`, an unknown word.
     Other,
 }
 
 fn first_word(cli: &Command, args: &[OsString]) -> First {
-    let mut at = 0;
+    let (mut at, mut version) = (0, false);
     while let Some(word) = args.get(at) {
-        match cli.get_arguments().find(|arg| names(arg, word)).map(clap::Arg::get_action) {
+        let flag = cli.get_arguments().find(|arg| names(arg, word));
+        version |= flag.is_some_and(|arg| arg.get_id() == "version");
+        match flag.map(clap::Arg::get_action) {
             Some(ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong) => return First::Other,
             Some(ArgAction::Set) if !word.as_encoded_bytes().contains(&b'=') => at += 2,
             Some(_) => at += 1,
@@ -140,7 +143,8 @@ fn first_word(cli: &Command, args: &[OsString]) -> First {
             None => return if may_be_model(word) { First::Model(at) } else { First::Other },
         }
     }
-    First::Other
+    // A flag without its value is clap's to refuse.
+    if version || at > args.len() { First::Other } else { First::Model(at) }
 }
 
 /// Whether this word spells this flag, alone, with `=value`, or (a count) repeated as in `-vv`.
@@ -160,7 +164,7 @@ fn may_be_model(word: &OsStr) -> bool {
     if NOT_BUILT_YET.iter().any(|name| word == *name) {
         return false;
     }
-    word == "demo"
+    word == demo::NAME
         || bytes.iter().any(|b| matches!(b, b'/' | b'\\' | b'.'))
         || std::path::Path::new(word).exists()
 }
@@ -231,8 +235,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_at_all_means_chat() {
+        assert_eq!(normalized(""), "chat");
+        assert_eq!(normalized("-q --log-file x"), "-q --log-file x chat");
+        assert_eq!(normalized("--temp 0"), "chat --temp 0");
+    }
+
+    #[test]
     fn commands_help_and_unknown_words_stay() {
-        for line in ["", "-h", "--version", "-v inspect m", "help run", "inspekt", "-q"] {
+        for line in
+            ["--log-file", "-h", "--version", "-q --version", "-V -v", "-v inspect m", "help run", "inspekt"]
+        {
             assert_eq!(normalized(line), line);
         }
     }

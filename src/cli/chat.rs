@@ -7,6 +7,7 @@ use super::args::{ChatArgs, OnFull};
 use super::exit::{Exit, Failure};
 use super::options::{Conversation, EngineOptions, Generation, TemplateChoice};
 use super::output::Terminal;
+use super::source::ModelSource;
 use super::talk::{self, TemplateSource};
 use super::{interrupt, show};
 use crate::chat::conversation::Conversation as Turns;
@@ -16,22 +17,27 @@ use crate::chat::repl::{
 };
 use crate::chat::template::DEFAULT;
 use crate::chat::transcript::{self, ModelId, Transcript, TranscriptError};
+use crate::demo;
 use crate::engine::plan_memory;
 
 /// Where conversations and the history are kept, instead of the platform's place for such things.
 const STATE_DIR: &str = "CHASKI_STATE_DIR";
 
 pub(super) fn run(args: &ChatArgs, terminal: Terminal, verbose: bool) -> anyhow::Result<()> {
-    let path = args.model.path()?;
+    let source = args.model.source_or_embedded()?;
     let engine = EngineOptions::new(&args.engine)?;
     let how = Conversation::new(&args.conversation);
     let generation = Generation::new(&args.generation, &args.sampling)?;
     let state = state_dir();
-    let mut loaded = talk::load(&path, &engine, &how, &generation)?;
+    let mut loaded = talk::load(&source, &engine, &how, &generation)?;
     let raw = how.template == TemplateChoice::Raw;
-    let about = about(&path, &mut loaded, raw)?;
+    let about = about(&source, &mut loaded, raw)?;
     for (label, text) in about.facts.iter().filter(|(label, _)| matches!(*label, "model" | "template")) {
-        tracing::info!("{label}: {text}");
+        if let ("model", ModelSource::Embedded(bytes)) = (*label, &source) {
+            tracing::info!("{}", introduction(bytes.len()));
+        } else {
+            tracing::info!("{label}: {text}");
+        }
     }
     if how.reasoning.is_some() && !loaded.chat.template().source().contains(REASONING_SWITCH) {
         tracing::warn!("--reasoning has no effect: the template does not look at {REASONING_SWITCH}");
@@ -154,8 +160,17 @@ fn store(
     Ok((Store::Open(transcript), Some(contents.conversation)))
 }
 
+/// One line for who has come without a model.
+fn introduction(bytes: usize) -> String {
+    format!(
+        "this is the embedded demo model, {}: it knows chaski and quantization, and little else; `chaski MODEL.gguf` chats \
+         with a file of yours",
+        show::size(bytes as u64)
+    )
+}
+
 /// What is told of the model, at the start and by `/show`.
-fn about(path: &Path, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<About> {
+fn about(source: &ModelSource, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<About> {
     let template = match (&loaded.source, raw) {
         (_, true) => "none (--raw): what you type is continued as it is".to_owned(),
         (TemplateSource::Model, _) => "the model's own".into(),
@@ -167,11 +182,14 @@ fn about(path: &Path, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<Ab
     let engine = loaded.chat.session().engine();
     let model = engine.model();
     let file = model.file();
-    let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    let stem = source.path().and_then(Path::file_stem).map_or(demo::NAME.into(), |s| s.to_string_lossy());
     let name = file.str("general.name").ok().flatten().filter(|n| !n.trim().is_empty());
     // The file's author chose it, and it will be shown.
     let name = harmless(name.unwrap_or(&stem)).into_owned();
-    let file_name = path.file_name().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    let file_name = match source.path() {
+        Some(path) => path.file_name().map_or_else(String::new, |s| s.to_string_lossy().into_owned()),
+        None => source.to_string(),
+    };
     let parameters: u64 =
         file.tensors().iter().map(chaski_gguf::TensorInfo::n_values).fold(0, u64::saturating_add);
     let bits = file.tensors().iter().map(|t| t.bytes).sum::<u64>() as f64 * 8.0 / parameters.max(1) as f64;
@@ -187,7 +205,7 @@ fn about(path: &Path, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<Ab
                 show::size(file.file_bytes())
             ),
         ),
-        ("file", path.display().to_string()),
+        ("file", source.to_string()),
         ("template", template),
         (
             "KV cache",
@@ -208,8 +226,7 @@ fn about(path: &Path, loaded: &mut talk::Loaded, raw: bool) -> anyhow::Result<Ab
             ),
         ),
     ];
-    let model =
-        ModelId { path: path.display().to_string(), fingerprint: transcript::fingerprint(file), name };
+    let model = ModelId { path: source.to_string(), fingerprint: transcript::fingerprint(file), name };
     Ok(About { model, facts })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use chaski_gguf::{FileKind, Format, Gguf};
@@ -10,20 +9,21 @@ use serde_json::{Map, Value as Json, json};
 
 use super::args::{CpuArgs, EngineArgs, InspectArgs};
 use super::options::EngineOptions;
-use super::{exit, file, load, output, show};
+use super::source::ModelSource;
+use super::{exit, load, output, show};
 use crate::engine::{MemoryPlan, plan_memory};
 use crate::machine::{self, Memory};
 use crate::model::{KvChoice, Model};
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let path = args.model.path()?;
+    let source = args.model.source()?;
     let options = EngineOptions::new(&EngineArgs {
         batch: args.batch.clone(),
         gpu: args.gpu.clone(),
         cpu: CpuArgs::default(),
         overrides: args.overrides.clone(),
     })?;
-    let gguf = Arc::new(file::open(&path, true, &options.overrides)?);
+    let gguf = Arc::new(source.open(true, &options.overrides)?);
     let totals = Totals::of(&gguf);
     let plan = Plan::of(&gguf, &options);
     if args.json {
@@ -33,7 +33,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
             writeln!(out)
         })?);
     }
-    Ok(output::stdout(|out| as_text(out, &path, &gguf, &totals, &plan, args.placement))?)
+    Ok(output::stdout(|out| as_text(out, &source, &gguf, &totals, &plan, args.placement))?)
 }
 
 /// What running the model would take.
@@ -138,14 +138,14 @@ fn as_json(gguf: &Gguf, totals: &Totals, plan: &Plan, placement: bool) -> Json {
 
 fn as_text(
     out: &mut dyn Write,
-    path: &Path,
+    source: &ModelSource,
     gguf: &Gguf,
     totals: &Totals,
     plan: &Plan,
     placement: bool,
 ) -> io::Result<()> {
     let arch = gguf.get("general.architecture").and_then(|v| v.as_str()).unwrap_or("not said");
-    writeln!(out, "file           {} ({})", path.display(), show::size(gguf.file_bytes()))?;
+    writeln!(out, "file           {source} ({})", show::size(gguf.file_bytes()))?;
     if gguf.n_shards() > 1 {
         for path in gguf.paths() {
             writeln!(out, "  of the set   {}", path.display())?;
@@ -167,7 +167,7 @@ fn as_text(
     for (format, (n, bytes)) in &totals.formats {
         writeln!(out, "  {:<8} {n:>5} tensors, {}", format.to_string(), show::size(*bytes))?;
     }
-    memory_as_text(out, totals, plan)?;
+    memory_as_text(out, source, totals, plan)?;
     writeln!(out, "\nmetadata")?;
     for (key, value) in gguf.metadata() {
         writeln!(out, "  {key} ({}) = {}", show::type_name(value), show::value(value))?;
@@ -191,7 +191,7 @@ fn as_text(
     Ok(())
 }
 
-fn memory_as_text(out: &mut dyn Write, totals: &Totals, plan: &Plan) -> io::Result<()> {
+fn memory_as_text(out: &mut dyn Write, source: &ModelSource, totals: &Totals, plan: &Plan) -> io::Result<()> {
     let (memory, n_ctx) = match &plan.figures {
         Ok(plan) => plan,
         Err(why) => {
@@ -204,8 +204,9 @@ fn memory_as_text(out: &mut dyn Write, totals: &Totals, plan: &Plan) -> io::Resu
     } else {
         format!("K {}, V {}", plan.kv.k, plan.kv.v)
     };
+    let where_from = if source.path().is_some() { "mapped from the file" } else { "part of the program" };
     writeln!(out, "memory         {} in all", show::size(memory.total()))?;
-    writeln!(out, "  weights      {} (mapped from the file)", show::size(memory.weights))?;
+    writeln!(out, "  weights      {} ({where_from})", show::size(memory.weights))?;
     let saved = if memory.kv == memory.kv_f16 {
         String::new()
     } else {

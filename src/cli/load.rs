@@ -1,13 +1,13 @@
-//! From a path and options to an engine: open, understand, plan, check against the machine's memory, load.
+//! From a model and options to an engine: open, understand, plan, check against the machine's memory, load.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use chaski_gguf::{FileKind, Gguf};
 
 use super::exit::Failure;
 use super::options::{Context, EngineOptions};
-use super::{file, show};
+use super::show;
+use super::source::ModelSource;
 use crate::cpu::CpuOptions;
 use crate::engine::{self, Engine, MemoryPlan, plan_memory};
 use crate::machine::{self, Memory};
@@ -18,21 +18,21 @@ const DEFAULT_CONTEXT: usize = 8192;
 /// A context below this is not worth having; one that does not fit is then an error.
 const LEAST_CONTEXT: usize = 256;
 
-/// Open a file as a model, with the overrides of the command line. It is mapped in any case: see [`load`].
+/// Open a model, with the overrides of the command line. A file is mapped in any case: see [`load`].
 ///
 /// # Errors
 /// The file is no model that can be run.
-pub fn open_model(path: &Path, options: &EngineOptions) -> anyhow::Result<Arc<Model>> {
-    let gguf = file::open(path, true, &options.overrides)?;
-    understand(path, gguf, options)
+pub fn open_model(source: &ModelSource, options: &EngineOptions) -> anyhow::Result<Arc<Model>> {
+    let gguf = source.open(true, &options.overrides)?;
+    understand(source, gguf, options)
 }
 
-fn understand(path: &Path, gguf: Gguf, options: &EngineOptions) -> anyhow::Result<Arc<Model>> {
+fn understand(source: &ModelSource, gguf: Gguf, options: &EngineOptions) -> anyhow::Result<Arc<Model>> {
     match gguf.kind() {
         FileKind::Model => {}
-        kind => return Err(Failure::input(format!("{} is {kind}; it cannot be run", path.display())).into()),
+        kind => return Err(Failure::input(format!("{source} is {kind}; it cannot be run")).into()),
     }
-    let model = Model::new(Arc::new(gguf), &options.rope).map_err(|error| file::named(path, error))?;
+    let model = Model::new(Arc::new(gguf), &options.rope).map_err(|error| source.named(error))?;
     Ok(Arc::new(model))
 }
 
@@ -50,12 +50,13 @@ pub enum Wanted {
 /// # Errors
 /// The file is no model that can be run, or does not fit.
 pub fn load(
-    path: &Path,
+    source: &ModelSource,
     options: &EngineOptions,
     n_ctx: Option<usize>,
     wanted: Wanted,
 ) -> anyhow::Result<Engine> {
-    let mut model = open_model(path, options)?;
+    let options = &source.suited(options);
+    let mut model = open_model(source, options)?;
     warn_of_unused(&model);
     let memory = machine::memory();
     let n_ctx = match n_ctx {
@@ -75,8 +76,8 @@ pub fn load(
     let plan = plan_memory(&model, &with)?;
     check_memory(&plan, &with, options, memory.as_ref())?;
     if !options.mmap {
-        let gguf = file::open(path, false, &options.overrides)?;
-        model = understand(path, gguf, options)?;
+        let gguf = source.open(false, &options.overrides)?;
+        model = understand(source, gguf, options)?;
     }
     if options.mlock {
         lock(model.file());

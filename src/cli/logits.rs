@@ -13,7 +13,7 @@ use super::options::{Context, EngineOptions};
 use crate::engine::{BatchToken, Engine};
 
 pub(super) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
-    let path = args.model.path()?;
+    let source = args.model.source()?;
     let options = EngineOptions::new(&args.engine)?;
     let n_tokens = args.tokens.len();
     let n_ctx = match options.context {
@@ -22,7 +22,7 @@ pub(super) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
         Context::Model => None,
         Context::Tokens(n_ctx) => Some(n_ctx as usize),
     };
-    let mut engine = load::load(&path, &options, n_ctx, load::Wanted::Every)?;
+    let mut engine = load::load(&source, &options, n_ctx, load::Wanted::Every)?;
     let n_ctx = engine.options().n_ctx;
     if n_tokens > n_ctx {
         return Err(Failure::usage(format!("{n_tokens} tokens do not fit in a context of {n_ctx}")).into());

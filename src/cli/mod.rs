@@ -22,6 +22,7 @@ mod perplexity;
 mod progress;
 mod quantize;
 mod run;
+pub mod source;
 mod talk;
 mod template;
 mod tokenize;
@@ -75,7 +76,7 @@ fn parse_and_run(args: Vec<OsString>) -> Exit {
         match cli.command {
             _ if cli.version => version::run(),
             Some(command) => run(command, terminal, cli.output.verbose > 0),
-            None => Err(no_model()),
+            None => Err(Failure::usage("no command is given; `chaski --help` shows what there is").into()),
         }
     });
     end(result, terminal.color)
@@ -107,13 +108,6 @@ fn run(command: Command, terminal: Terminal, verbose: bool) -> anyhow::Result<()
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }
-}
-
-fn no_model() -> anyhow::Error {
-    Failure::usage(
-        "which model? `chaski MODEL.gguf` chats with a file (the embedded demo model is not built yet); `chaski --help` shows the rest",
-    )
-    .into()
 }
 
 /// What clap could not parse, or help that was asked for.

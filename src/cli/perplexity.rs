@@ -16,19 +16,19 @@ use crate::tokenizer::EncodeOptions;
 const WINDOW: usize = 512;
 
 pub(super) fn run(args: &PerplexityArgs, terminal: Terminal) -> anyhow::Result<()> {
-    let path = args.model.path()?;
+    let source = args.model.source()?;
     let options = EngineOptions::new(&args.engine)?;
     let ctx = match options.context {
         super::options::Context::Tokens(n) => Some(n as usize),
         super::options::Context::Default => Some(WINDOW),
         super::options::Context::Model => None,
     };
-    let mut engine = load::load(&path, &options, ctx, load::Wanted::Every)?;
+    let mut engine = load::load(&source, &options, ctx, load::Wanted::Every)?;
     let ctx = engine.options().n_ctx;
     if ctx < 4 {
         return Err(Failure::usage(format!("a window of {ctx} tokens has nothing to score")).into());
     }
-    let tokenizer = talk::tokenizer(&path, &engine)?;
+    let tokenizer = talk::tokenizer(&source, &engine)?;
     let text = file::read(&args.file)?;
     let tokens = tokenizer.encode(&text, EncodeOptions { add_special: true, parse_special: false });
     let chunks = args.chunks.map(|n| n as usize);

@@ -8,14 +8,16 @@ use serde_json::{Value as Json, json};
 use super::args::QuantizeArgs;
 use super::exit::{Exit, Failure};
 use super::output::{self, Terminal};
-use super::{file, interrupt, progress, show};
+use super::source::ModelSource;
+use super::{interrupt, progress, show};
 use crate::machine;
 use crate::quant::{self, FileType, Glob, Job, Measures, Outcome, Plan, PlanOptions, Planned, Written};
 
 pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
     let options = options(args)?;
-    let source = file::open(&args.source, true, &[])?;
-    let plan = Plan::new(&source, &options).map_err(|error| file::named(&args.source, error))?;
+    let from = ModelSource::new(Some(args.source.clone()))?;
+    let source = from.open(true, &[])?;
+    let plan = Plan::new(&source, &options).map_err(|error| from.named(error))?;
     for substitution in plan.tensors.iter().filter_map(Planned::substitution) {
         tracing::warn!("{substitution}");
     }

@@ -20,11 +20,11 @@ use crate::chat::repl::harmless;
 use crate::chat::text::Piece;
 
 pub(super) fn run(args: &RunArgs, terminal: Terminal) -> anyhow::Result<()> {
-    let path = args.model.path()?;
+    let source = args.model.source()?;
     let engine = EngineOptions::new(&args.engine)?;
     let how = Conversation::new(&args.conversation);
     let generation = Generation::new(&args.generation, &args.sampling)?;
-    let loaded = talk::load(&path, &engine, &how, &generation)?;
+    let loaded = talk::load(&source, &engine, &how, &generation)?;
     // Read only now: a model that cannot be run is told before anyone types.
     let prompt = prompt(args)?;
     let mut chat = loaded.chat;

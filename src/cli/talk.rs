@@ -1,12 +1,11 @@
 //! From flags to a model that is ready to talk: what `run` and `chat` share.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::exit::Failure;
 use super::load;
 use super::options::{Conversation, EngineOptions, Generation, TemplateChoice};
+use super::source::ModelSource;
 use crate::chat::conversation::Chat;
 use crate::chat::template::{DEFAULT, Template};
 use crate::engine::{Engine, Session};
@@ -35,15 +34,15 @@ pub(super) struct Loaded {
 /// The file cannot be run or does not fit, its tokenizer or template cannot be used, or sampling
 /// parameters are out of range.
 pub(super) fn load(
-    path: &Path,
+    from: &ModelSource,
     engine: &EngineOptions,
     conversation: &Conversation,
     generation: &Generation,
 ) -> anyhow::Result<Loaded> {
-    let engine = load::load(path, engine, None, load::Wanted::Last)?;
+    let engine = load::load(from, engine, None, load::Wanted::Last)?;
     let file = engine.model().file().clone();
-    let tokenizer = tokenizer(path, &engine)?;
-    let own = file.str("tokenizer.chat_template").map_err(|e| super::file::named(path, e))?;
+    let tokenizer = tokenizer(from, &engine)?;
+    let own = file.str("tokenizer.chat_template").map_err(|e| from.named(e))?;
     let (template, source) = match (&conversation.template, own) {
         (TemplateChoice::Named(name), _) => {
             (Template::from_name_or_file(name), TemplateSource::Named(name.clone()))
@@ -55,8 +54,7 @@ pub(super) fn load(
     };
     let template = template.map_err(|e| match &source {
         TemplateSource::Model => Failure::failed(format!(
-            "the chat template of {} cannot be used (--chat-template NAME chooses another)",
-            path.display()
+            "the chat template of {from} cannot be used (--chat-template NAME chooses another)"
         ))
         .because(e),
         TemplateSource::Named(_) | TemplateSource::Default => Failure::input(e.to_string()),
@@ -74,16 +72,16 @@ pub(super) fn load(
 ///
 /// # Errors
 /// It cannot be used, or has tokens that the model has no embedding of.
-pub(super) fn tokenizer(path: &Path, engine: &Engine) -> anyhow::Result<Tokenizer> {
+pub(super) fn tokenizer(source: &ModelSource, engine: &Engine) -> anyhow::Result<Tokenizer> {
     let model = engine.model();
-    let tokenizer = Tokenizer::from_gguf(model.file()).map_err(|e| super::file::named(path, e))?;
+    let tokenizer = Tokenizer::from_gguf(model.file()).map_err(|e| source.named(e))?;
     for warning in tokenizer.warnings() {
         tracing::warn!("{warning}");
     }
     let (tokens, rows) = (tokenizer.vocab_size(), model.hparams().n_vocab);
     if tokens > rows {
         let why = format!("tokenizer.ggml.tokens has {tokens} tokens, token_embd.weight only {rows} rows");
-        return Err(Failure::input(format!("{}: {why}", path.display())).into());
+        return Err(Failure::input(format!("{source}: {why}")).into());
     }
     Ok(tokenizer)
 }

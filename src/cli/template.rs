@@ -8,11 +8,12 @@ use serde_json::Value as Json;
 
 use super::args::TemplateArgs;
 use super::exit::Failure;
-use super::{file, options, output};
+use super::source::ModelSource;
+use super::{file, output};
 use crate::chat::template::{RenderInput, Template, parse_time};
 
 pub(super) fn run(args: &TemplateArgs) -> anyhow::Result<()> {
-    let path = options::model_path(args.model.clone().or_else(|| args.model_flag.clone()))?;
+    let model = ModelSource::new(args.model.clone().or_else(|| args.model_flag.clone()))?;
     let now = match &args.now {
         None => None,
         Some(text) => Some(parse_time(text).map_err(|why| Failure::usage(format!("--now: {why}")))?),
@@ -25,16 +26,20 @@ pub(super) fn run(args: &TemplateArgs) -> anyhow::Result<()> {
         now,
         ..RenderInput::default()
     };
-    let source = if is_gguf(&path)? {
-        let gguf = file::open(&path, true, &[])?;
+    let bare = match model.path() {
+        Some(path) if !is_gguf(path)? => Some(path),
+        _ => None,
+    };
+    let source = if let Some(path) = bare {
+        String::from_utf8(file::read(path)?).map_err(|error| {
+            Failure::input(format!("{} is no template: it is not UTF-8", path.display())).because(error)
+        })?
+    } else {
+        let gguf = model.open(true, &[])?;
         input.bos_token = token_text(&gguf, keys::TOKENIZER_BOS_ID)?;
         input.eos_token = token_text(&gguf, keys::TOKENIZER_EOS_ID)?;
         model_template(&gguf, tools.is_some())?.ok_or_else(|| {
-            Failure::input(format!("{} has no chat template (tokenizer.chat_template)", path.display()))
-        })?
-    } else {
-        String::from_utf8(file::read(&path)?).map_err(|error| {
-            Failure::input(format!("{} is no template: it is not UTF-8", path.display())).because(error)
+            Failure::input(format!("{model} has no chat template (tokenizer.chat_template)"))
         })?
     };
     input.tools = tools;

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use super::args::TokenizeArgs;
 use super::exit::Failure;
-use super::{file, options, output};
+use super::source::ModelSource;
+use super::{file, output};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 
 pub(super) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
@@ -19,12 +20,12 @@ pub(super) fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
         (Some(model), None, Some(text)) => (Some(model.clone()), Some(text.clone().into_bytes())),
         (None, model, text) => (model.clone(), text.clone().map(String::into_bytes)),
     };
-    let path = options::model_path(model)?;
+    let source = ModelSource::new(model)?;
     if text.is_some() && args.file.is_some() {
         return Err(Failure::usage("a text and --file: only one of them").into());
     }
-    let gguf = file::open(&path, true, &[])?;
-    let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|error| file::named(&path, error))?;
+    let gguf = source.open(true, &[])?;
+    let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|error| source.named(error))?;
     for warning in tokenizer.warnings() {
         tracing::warn!("{warning}");
     }

@@ -1,6 +1,5 @@
 //! `chaski verify`: every check there is, in order; the first bad field ends it with exit code 3.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use chaski_gguf::{FileKind, Gguf, keys};
@@ -9,7 +8,8 @@ use serde_json::json;
 use super::args::VerifyArgs;
 use super::exit::{self, Failure};
 use super::output::{self, Terminal};
-use super::{file, progress, show, template};
+use super::source::ModelSource;
+use super::{progress, show, template};
 use crate::chat::template::Template;
 use crate::model::{Model, RopeOptions};
 use crate::tokenizer::Tokenizer;
@@ -18,7 +18,7 @@ use crate::tokenizer::Tokenizer;
 type Passed = (&'static str, String);
 
 pub(super) fn run(args: &VerifyArgs, terminal: Terminal) -> anyhow::Result<()> {
-    let path = args.model.path()?;
+    let source = args.model.source()?;
     let mut passed = Vec::new();
     let mut say = |check: Passed| -> anyhow::Result<()> {
         if !args.json {
@@ -27,7 +27,7 @@ pub(super) fn run(args: &VerifyArgs, terminal: Terminal) -> anyhow::Result<()> {
         passed.push(check);
         Ok(())
     };
-    let result = check(&path, terminal, &mut say);
+    let result = check(&source, terminal, &mut say);
     // What cannot be said of the file (standard output is gone) is no verdict on it.
     let verdict = match &result {
         Err(error) if exit::exit_of(error) != exit::Exit::Input => return result,
@@ -37,18 +37,18 @@ pub(super) fn run(args: &VerifyArgs, terminal: Terminal) -> anyhow::Result<()> {
     if args.json {
         let checks: Vec<_> =
             passed.iter().map(|(name, found)| json!({ "check": name, "found": found })).collect();
-        let value = json!({ "file": path.display().to_string(), "ok": verdict.is_none(), "passed": checks, "error": verdict });
+        let value = json!({ "file": source.to_string(), "ok": verdict.is_none(), "passed": checks, "error": verdict });
         output::stdout(|out| writeln!(out, "{value:#}"))?;
     }
     result
 }
 
 fn check(
-    path: &Path,
+    source: &ModelSource,
     terminal: Terminal,
     say: &mut dyn FnMut(Passed) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let gguf = Arc::new(file::open(path, true, &[])?);
+    let gguf = Arc::new(source.open(true, &[])?);
     let (keys, tensors) = (gguf.metadata().count(), gguf.tensors().len());
     let shards = if gguf.n_shards() == 1 { String::new() } else { format!(" in {} files", gguf.n_shards()) };
     let size = show::size(gguf.file_bytes());
@@ -58,25 +58,23 @@ fn check(
     ))?;
 
     if !matches!(gguf.kind(), FileKind::Model | FileKind::Vocab) {
-        return Err(Failure::input(format!("{} is {}, not a model", path.display(), gguf.kind())).into());
+        return Err(Failure::input(format!("{source} is {}, not a model", gguf.kind())).into());
     }
-    let tokens = vocabulary(path, &gguf, say)?;
+    let tokens = vocabulary(source, &gguf, say)?;
     match template::model_template(&gguf, false)? {
         None => say(("template", "none in the file".into()))?,
-        Some(source) => {
-            Template::parse(&source).map_err(|error| {
-                Failure::input(format!("{}: {}", path.display(), keys::CHAT_TEMPLATE)).because(error)
+        Some(text) => {
+            Template::parse(&text).map_err(|error| {
+                Failure::input(format!("{source}: {}", keys::CHAT_TEMPLATE)).because(error)
             })?;
-            say(("template", format!("{} bytes, can be parsed", source.len())))?;
+            say(("template", format!("{} bytes, can be parsed", text.len())))?;
         }
     }
-    let model =
-        Model::new(gguf.clone(), &RopeOptions::default()).map_err(|error| file::named(path, error))?;
+    let model = Model::new(gguf.clone(), &RopeOptions::default()).map_err(|error| source.named(error))?;
     let (rows, weights) = (model.hparams().n_vocab, model.weights().list().len());
     if let Some(tokens) = tokens.filter(|tokens| *tokens > rows) {
         let why = format!(
-            "{}: {} has {tokens} tokens, the embedding only {rows} rows",
-            path.display(),
+            "{source}: {} has {tokens} tokens, the embedding only {rows} rows",
             keys::TOKENIZER_TOKENS
         );
         return Err(Failure::input(why).into());
@@ -86,13 +84,13 @@ fn check(
     let bar = progress::bytes(terminal, "values", gguf.tensors().iter().map(|t| t.bytes).sum());
     let scan = gguf.check_payload(|done, _| bar.set_position(done));
     bar.finish_and_clear();
-    scan.map_err(|error| file::named(path, error))?;
+    scan.map_err(|error| source.named(error))?;
     say(("values", "neither NaN nor infinity in any tensor".into()))
 }
 
 /// The number of tokens of the vocabulary; none where the file brings no tokenizer.
 fn vocabulary(
-    path: &Path,
+    source: &ModelSource,
     gguf: &Gguf,
     say: &mut dyn FnMut(Passed) -> anyhow::Result<()>,
 ) -> anyhow::Result<Option<usize>> {
@@ -100,7 +98,7 @@ fn vocabulary(
         say(("tokenizer", "none in the file".into()))?;
         return Ok(None);
     }
-    let tokenizer = Tokenizer::from_gguf(gguf).map_err(|error| file::named(path, error))?;
+    let tokenizer = Tokenizer::from_gguf(gguf).map_err(|error| source.named(error))?;
     for warning in tokenizer.warnings() {
         tracing::warn!("{warning}");
     }

@@ -19,13 +19,24 @@ pub use output::OutputArgs;
 pub use quantize::QuantizeArgs;
 pub use sampling::{GenerationArgs, SamplingArgs};
 
+/// What a bare `--help` begins with.
+const LONG_ABOUT: &str = if cfg!(feature = "demo") {
+    "Run language models from a single GGUF file on ordinary machines.\n\n\
+     `chaski MODEL.gguf` chats with that file: nothing to import, nothing to copy.\n\
+     `chaski` alone chats with the embedded demo model, which answers questions about chaski.\n\
+     Wherever a MODEL is asked for, `demo` stands for it (a file of that name is ./demo)."
+} else {
+    "Run language models from a single GGUF file on ordinary machines.\n\n\
+     `chaski MODEL.gguf` chats with that file: nothing to import, nothing to copy.\n\
+     This build has no embedded demo model."
+};
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "chaski",
     about = "Run language models from a single GGUF file on ordinary machines",
-    long_about = "Run language models from a single GGUF file on ordinary machines.\n\n\
-                  `chaski MODEL.gguf` chats with that file: nothing to import, nothing to copy.",
+    long_about = LONG_ABOUT,
     after_help = "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 an input file is missing, malformed or\n\
                   unsupported, 4 does not fit, 130 interrupted. The answer goes to standard output, all else to standard error.",
     disable_version_flag = true,
@@ -76,7 +87,11 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 #[group(multiple = false)]
 pub struct ModelArgs {
-    /// A GGUF file, or any shard of a split set
+    #[cfg_attr(
+        feature = "demo",
+        doc = "A GGUF file, or any shard of a split set; or `demo`, the embedded model"
+    )]
+    #[cfg_attr(not(feature = "demo"), doc = "A GGUF file, or any shard of a split set")]
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
     /// The same, spelled as llama.cpp does

@@ -14,27 +14,25 @@ pub use sampling::Generation;
 
 use super::args::ModelArgs;
 use super::exit::Failure;
-
-/// The path of the model, from wherever it was given.
-///
-/// # Errors
-/// No model, or the embedded one, which this build does not have.
-pub fn model_path(model: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let path = model.ok_or_else(|| Failure::usage("which model? Name a GGUF file: MODEL, or -m MODEL"))?;
-    if path.as_os_str() == "demo" {
-        return Err(Failure::usage(
-            "the embedded model `demo` is not built yet (a file of that name is ./demo)",
-        ));
-    }
-    Ok(path)
-}
+use super::source::ModelSource;
 
 impl ModelArgs {
-    /// The path of the model.
+    /// What was typed for MODEL, wherever it stood.
+    fn typed(&self) -> Option<PathBuf> {
+        self.model.clone().or_else(|| self.model_flag.clone())
+    }
+    /// The model.
     ///
     /// # Errors
-    /// No model, or the embedded one, which this build does not have.
-    pub fn path(&self) -> Result<PathBuf, Failure> {
-        model_path(self.model.clone().or_else(|| self.model_flag.clone()))
+    /// None is named, or the embedded one in a build that has none.
+    pub fn source(&self) -> Result<ModelSource, Failure> {
+        ModelSource::new(self.typed())
+    }
+    /// The model; where none is named, the embedded one.
+    ///
+    /// # Errors
+    /// The embedded one is meant, and this build has none.
+    pub fn source_or_embedded(&self) -> Result<ModelSource, Failure> {
+        ModelSource::or_embedded(self.typed())
     }
 }
