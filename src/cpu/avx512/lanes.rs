@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Pod};
 use chaski_gguf::block::f16::F16Le;
 
 /// 64 bytes.
@@ -12,6 +12,15 @@ pub(super) fn load<T: NoUninit>(bytes: &T) -> __m512i {
     const { assert!(size_of::<T>() == 64) };
     // SAFETY: 64 initialised bytes, at any alignment.
     unsafe { _mm512_loadu_si512(std::ptr::from_ref(bytes).cast()) }
+}
+
+/// Store 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store<T: Pod>(to: &mut T, v: __m512i) {
+    const { assert!(size_of::<T>() == 64) };
+    // SAFETY: 64 writable bytes, at any alignment.
+    unsafe { _mm512_storeu_si512(std::ptr::from_mut(to).cast(), v) }
 }
 
 /// 32 bytes.

@@ -25,6 +25,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod quad;
 mod superblock;
 mod tile;
 mod vector;
@@ -72,18 +73,18 @@ static FLOATS: &[Kernel] =
     &[float::<F32Le>(Format::F32), float::<F16Le>(Format::F16), float::<Bf16Le>(Format::BF16)];
 
 static KERNELS: &[Kernel] = &[
-    kernel::<BlockQ4_0>(Format::Q4_0),
+    quad::kernel::<BlockQ4_0>(Format::Q4_0),
     kernel::<BlockQ4_1>(Format::Q4_1),
     kernel::<BlockQ5_0>(Format::Q5_0),
     kernel::<BlockQ5_1>(Format::Q5_1),
-    kernel::<BlockQ8_0>(Format::Q8_0),
+    quad::kernel::<BlockQ8_0>(Format::Q8_0),
     kernel::<BlockIq4Nl>(Format::IQ4_NL),
     kernel::<BlockMxfp4>(Format::MXFP4),
     kernel::<BlockQ2K>(Format::Q2_K),
     kernel::<BlockQ3K>(Format::Q3_K),
-    kernel::<BlockQ4K>(Format::Q4_K),
-    kernel::<BlockQ5K>(Format::Q5_K),
-    kernel::<BlockQ6K>(Format::Q6_K),
+    quad::kernel::<BlockQ4K>(Format::Q4_K),
+    quad::kernel::<BlockQ5K>(Format::Q5_K),
+    quad::kernel::<BlockQ6K>(Format::Q6_K),
     kernel::<BlockIq4Xs>(Format::IQ4_XS),
 ];
 
