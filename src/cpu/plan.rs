@@ -1,18 +1,22 @@
 //! A segment made ready for the team of threads.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::CpuBackend;
 use super::memory::Src;
-use super::ops::{self, Planner, Step};
-use super::pool::{Progress, Team};
+use super::ops::{self, Planner, Step, Touched};
+use super::pool::{Progress, Stage, Team};
 use crate::backend::{BackendError, Buffer, Inputs, KvLayer, Plan, Result, Segment, Weight};
 use crate::graph::{Input, Op};
 use crate::tensor::DType;
 
 struct CpuPlan {
     steps: Vec<Box<dyn Step>>,
+    /// Neighbouring steps that need nothing of each other.
+    groups: Vec<Range<usize>>,
     chunks: Vec<usize>,
+    stages: Vec<Stage>,
     progress: Vec<Progress>,
     team: Arc<Team>,
     threads: usize,
@@ -38,6 +42,8 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
     let graph = segment.graph;
     let mut steps = Vec::new();
     let mut checks = Vec::new();
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut of_group: Vec<Touched> = Vec::new();
     for &id in segment.nodes {
         let node = graph.node(id);
         if node.shape.rows() == 0 {
@@ -49,6 +55,15 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
             node: node.label(),
             why,
         })?;
+        let touched = planner.touched();
+        match groups.last_mut() {
+            Some(group) if of_group.iter().all(|other| touched.is_apart_from(other)) => group.end += 1,
+            _ => {
+                groups.push(steps.len()..steps.len() + 1);
+                of_group.clear();
+            }
+        }
+        of_group.push(touched);
         steps.push(step);
         checks.push(Check {
             label: node.label(),
@@ -62,7 +77,9 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
     let threads =
         if of_tokens.is_none_or(|n| n.shape.len() > 1) { options.threads_batch } else { options.threads };
     Ok(Box::new(CpuPlan {
+        groups,
         chunks: vec![0; steps.len()],
+        stages: Vec::with_capacity(steps.len()),
         progress: (0..steps.len()).map(|_| Progress::default()).collect(),
         steps,
         team: backend.team.clone(),
@@ -82,13 +99,13 @@ impl Plan for CpuPlan {
             *chunks = step.chunks(inputs);
         }
         let Some(checks) = &self.checks else {
-            self.team.run(self.threads, &self.steps, &self.chunks, &self.progress, inputs);
+            Stage::plan(&self.groups, &self.chunks, &mut self.stages);
+            self.team.run(self.threads, &self.steps, &self.chunks, &self.stages, &self.progress, inputs);
             return Ok(());
         };
         for (i, check) in checks.iter().enumerate() {
-            let one = i..=i;
-            let progress = &self.progress[one.clone()];
-            self.team.run(self.threads, &self.steps[one.clone()], &self.chunks[one], progress, inputs);
+            Stage::plan(&[i..i + 1], &self.chunks, &mut self.stages);
+            self.team.run(self.threads, &self.steps, &self.chunks, &self.stages, &self.progress, inputs);
             check.run()?;
         }
         Ok(())

@@ -1,13 +1,15 @@
 //! The team of threads that runs a plan's steps.
 //!
 //! One `rayon::broadcast` carries the team through all steps of a plan: a fork and join for every
-//! op would cost more than most ops of a single token. A step is cut into chunks, which threads take
-//! from a counter. A step is over when all its *chunks* are done, not when all threads have arrived:
-//! a thread that the system has put aside holds up nobody unless it holds a chunk, and catches up
-//! when it returns. Who waits spins briefly, then sleeps.
+//! op would cost more than most ops of a single token. Steps are cut into chunks, which threads take
+//! from a counter. The team goes from [`Stage`] to stage: steps that need nothing of each other are
+//! one, and so are small steps in a row. A stage is over when all its *chunks* are done, not when all
+//! threads have arrived: a thread that the system has put aside holds up nobody unless it holds a
+//! chunk, and catches up when it returns. Who waits spins briefly, then sleeps.
 //!
 //! A chunk computes the same values whoever runs it, so results do not depend on the team's size.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -18,7 +20,47 @@ use crate::backend::Inputs;
 /// (13 ns on a Sapphire Rapids server).
 const SPINS: u32 = 20_000;
 
-/// Progress of one step.
+/// Steps between two meetings of the team.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stage {
+    steps: Range<usize>,
+    /// All steps are small, and one thread runs them one after the other.
+    in_a_row: bool,
+}
+
+impl Stage {
+    /// The stages of one run: `groups` are neighbouring steps whose chunks may run in any order, `chunks[i]` is the number
+    /// of chunks of step `i`.
+    pub(crate) fn plan(groups: &[Range<usize>], chunks: &[usize], stages: &mut Vec<Stage>) {
+        stages.clear();
+        for group in groups {
+            let small = chunks[group.clone()].iter().all(|n| *n <= 1);
+            match stages.last_mut() {
+                Some(last) if small && last.in_a_row => last.steps.end = group.end,
+                _ => stages.push(Stage { steps: group.clone(), in_a_row: small }),
+            }
+        }
+    }
+
+    fn chunks(&self, job: &Job) -> usize {
+        if self.in_a_row { 1 } else { job.chunks[self.steps.clone()].iter().sum() }
+    }
+
+    fn run(&self, mut chunk: usize, job: &Job, scratch: &mut Scratch) {
+        for step in self.steps.clone() {
+            let n = job.chunks[step];
+            if self.in_a_row {
+                (0..n).for_each(|chunk| job.steps[step].run(chunk, job.inputs, scratch));
+            } else if chunk < n {
+                return job.steps[step].run(chunk, job.inputs, scratch);
+            } else {
+                chunk -= n;
+            }
+        }
+    }
+}
+
+/// Progress of one stage.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Progress {
@@ -30,6 +72,7 @@ pub(crate) struct Progress {
 struct Job<'a> {
     steps: &'a [Box<dyn Step>],
     chunks: &'a [usize],
+    stages: &'a [Stage],
     progress: &'a [Progress],
     inputs: &'a Inputs,
     panicked: AtomicBool,
@@ -66,17 +109,18 @@ impl Team {
         })
     }
 
-    /// Run `steps` in order with up to `threads` threads; `chunks[i]` is the number of chunks of
-    /// step `i`. `progress` holds one entry a step.
+    /// Run the `stages` of `steps` in order with up to `threads` threads; `chunks[i]` is the number of chunks of
+    /// step `i`. `progress` holds one entry a stage, or more.
     pub(crate) fn run(
         &self,
         threads: usize,
         steps: &[Box<dyn Step>],
         chunks: &[usize],
+        stages: &[Stage],
         progress: &[Progress],
         inputs: &Inputs,
     ) {
-        let job = Job { steps, chunks, progress, inputs, panicked: AtomicBool::new(false) };
+        let job = Job { steps, chunks, stages, progress, inputs, panicked: AtomicBool::new(false) };
         for p in progress {
             p.next.store(0, Ordering::Relaxed);
             p.done.store(0, Ordering::Relaxed);
@@ -91,9 +135,9 @@ impl Team {
             }
             _ => {
                 let mut scratch = self.scratch[0].lock().unwrap_or_else(PoisonError::into_inner);
-                for (step, n) in steps.iter().zip(chunks) {
-                    for chunk in 0..*n {
-                        step.run(chunk, inputs, &mut scratch);
+                for stage in stages {
+                    for chunk in 0..stage.chunks(&job) {
+                        stage.run(chunk, &job, &mut scratch);
                     }
                 }
             }
@@ -113,13 +157,14 @@ impl Team {
         }
         let _alarm = Alarm(&job.panicked, self);
         let mut scratch = self.scratch[index].lock().unwrap_or_else(PoisonError::into_inner);
-        for ((step, &n), p) in job.steps.iter().zip(job.chunks).zip(job.progress) {
+        for (stage, p) in job.stages.iter().zip(job.progress) {
+            let n = stage.chunks(job);
             loop {
                 let chunk = p.next.fetch_add(1, Ordering::Relaxed);
                 if chunk >= n {
                     break;
                 }
-                step.run(chunk, job.inputs, &mut scratch);
+                stage.run(chunk, job, &mut scratch);
                 // Release: whoever sees the last chunk done sees what all of them wrote.
                 if p.done.fetch_add(1, Ordering::AcqRel) + 1 == n {
                     self.wake_all();
@@ -214,7 +259,10 @@ mod tests {
 
     impl Steps {
         fn run(&self, team: &Team, threads: usize) {
-            team.run(threads, &self.all, &self.chunks, &self.progress, &Inputs::default());
+            let groups: Vec<_> = (0..self.all.len()).map(|i| i..i + 1).collect();
+            let mut stages = Vec::new();
+            Stage::plan(&groups, &self.chunks, &mut stages);
+            team.run(threads, &self.all, &self.chunks, &stages, &self.progress, &Inputs::default());
         }
         fn bytes(&self) -> Vec<u64> {
             self.values.iter().flat_map(|v| v.iter().map(|x| x.load(Ordering::Relaxed))).collect()
@@ -244,6 +292,42 @@ mod tests {
         let one = run(1);
         for threads in [2, 3, 8] {
             assert!(run(threads) == one, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn groups_are_stages_and_small_ones_in_a_row_are_one() {
+        let mut stages = Vec::new();
+        Stage::plan(&[0..1, 1..3, 3..5, 5..6, 6..7, 7..8], &[1, 4, 0, 1, 1, 1, 9, 1], &mut stages);
+        let stage = |steps, in_a_row| Stage { steps, in_a_row };
+        assert_eq!(
+            stages,
+            [stage(0..1, true), stage(1..3, false), stage(3..6, true), stage(6..7, false), stage(7..8, true)]
+        );
+    }
+
+    #[test]
+    fn a_group_runs_every_chunk_of_its_steps_once() {
+        struct Count(Arc<Vec<AtomicU64>>);
+        impl Step for Count {
+            fn chunks(&mut self, _: &Inputs) -> usize {
+                self.0.len()
+            }
+            fn run(&self, chunk: usize, _: &Inputs, _: &mut Scratch) {
+                self.0[chunk].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let lengths = [5, 0, 9, 1, 40, 1, 0, 1];
+        for threads in [1, 3] {
+            let counts: Vec<Arc<Vec<_>>> =
+                lengths.iter().map(|n| Arc::new((0..*n).map(|_| AtomicU64::new(0)).collect())).collect();
+            let all: Vec<Box<dyn Step>> =
+                counts.iter().map(|c| -> Box<dyn Step> { Box::new(Count(c.clone())) }).collect();
+            let mut stages = Vec::new();
+            Stage::plan(&[0..3, 3..5, 5..6, 6..8], &lengths, &mut stages);
+            let progress: Vec<_> = stages.iter().map(|_| Progress::default()).collect();
+            Team::new(threads).unwrap().run(threads, &all, &lengths, &stages, &progress, &Inputs::default());
+            assert!(counts.iter().flat_map(|c| c.iter()).all(|n| n.load(Ordering::Relaxed) == 1));
         }
     }
 

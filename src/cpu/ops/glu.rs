@@ -2,6 +2,7 @@
 
 use super::rows::Rows;
 use super::{Planner, Result, Step};
+use crate::cpu::isa::Isa;
 use crate::cpu::math::exp;
 use crate::graph::Activation;
 
@@ -10,8 +11,8 @@ pub(super) fn step(p: &Planner, act: Activation) -> Result<Box<dyn Step>> {
     let (gate, up, out) = (p.src(0)?, p.src(1)?, p.dst()?);
     let row = shape.row();
     let each = match act {
-        Activation::Silu => glu::<false>,
-        Activation::GeluTanh => glu::<true>,
+        Activation::Silu => of_isa::<false>(p.backend.isa()),
+        Activation::GeluTanh => of_isa::<true>(p.backend.isa()),
     };
     Ok(Rows::step(row, shape.rows(), out, move |range, out, _| {
         let at = range.start * row..range.end * row;
@@ -19,6 +20,8 @@ pub(super) fn step(p: &Planner, act: Activation) -> Result<Box<dyn Step>> {
     }))
 }
 
+/// Compiled once for every width of vectors; the operations of a value are the same in all of them.
+#[inline(always)]
 fn glu<const GELU: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((out, &g), &u) in out.iter_mut().zip(gate).zip(up) {
         // tanh-GELU is x * sigmoid(2 z) with z = sqrt(2 / pi) (x + 0.044715 x^3).
@@ -27,9 +30,40 @@ fn glu<const GELU: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
+type Glu = fn(&[f32], &[f32], &mut [f32]);
+
+#[cfg(target_arch = "x86_64")]
+fn of_isa<const GELU: bool>(isa: Isa) -> Glu {
+    #[target_feature(enable = "avx2")]
+    fn avx2<const GELU: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        glu::<GELU>(gate, up, out);
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+    fn avx512<const GELU: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        glu::<GELU>(gate, up, out);
+    }
+    match isa {
+        Isa::Avx512 | Isa::Avx512Vnni if isa.is_available() => {
+            // SAFETY: the machine has the instruction set.
+            |gate, up, out| unsafe { avx512::<GELU>(gate, up, out) }
+        }
+        Isa::Avx2 | Isa::AvxVnni if isa.is_available() => {
+            // SAFETY: the machine has the instruction set.
+            |gate, up, out| unsafe { avx2::<GELU>(gate, up, out) }
+        }
+        _ => glu::<GELU>,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn of_isa<const GELU: bool>(_: Isa) -> Glu {
+    glu::<GELU>
+}
+
 #[cfg(test)]
 mod tests {
-    use super::glu;
+    use super::of_isa;
+    use crate::cpu::isa::Isa;
 
     /// In double precision, by the functions' own definitions.
     #[test]
@@ -37,8 +71,15 @@ mod tests {
         let gate: Vec<f32> = (-400..=400).map(|i| i as f32 / 20.0).collect();
         let up = vec![1.5; gate.len()];
         let (mut silu, mut gelu) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
-        glu::<false>(&gate, &up, &mut silu);
-        glu::<true>(&gate, &up, &mut gelu);
+        of_isa::<false>(Isa::Reference)(&gate, &up, &mut silu);
+        of_isa::<true>(Isa::Reference)(&gate, &up, &mut gelu);
+        for isa in Isa::all_available() {
+            let mut same = vec![0.0; gate.len()];
+            of_isa::<false>(isa)(&gate, &up, &mut same);
+            assert_eq!(same, silu, "{isa}");
+            of_isa::<true>(isa)(&gate, &up, &mut same);
+            assert_eq!(same, gelu, "{isa}");
+        }
         for (i, x) in gate.iter().map(|x| f64::from(*x)).enumerate() {
             let want_silu = 1.5 * x / (1.0 + (-x).exp());
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));

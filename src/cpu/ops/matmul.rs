@@ -10,8 +10,9 @@ use crate::tensor::{Act, DType};
 /// second-level cache while many tokens pass over them, and are short enough to balance threads.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Rows of a chunk come in multiples of this: the most that a kernel takes at once.
-pub(super) const ROW_STEP: usize = 16;
+/// Rows of a chunk come in multiples of this: the most that a kernel takes at once, and enough to be worth bringing
+/// columns into a kernel's order for.
+pub(super) const ROW_STEP: usize = 32;
 
 /// Rows of a chunk for rows of this size.
 pub(super) fn rows_per_chunk(row_bytes: usize, rows: usize) -> usize {

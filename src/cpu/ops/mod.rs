@@ -18,6 +18,7 @@ mod top_k;
 mod weighted_sum;
 
 use std::any::Any;
+use std::ops::Range;
 
 use bytemuck::Pod;
 
@@ -85,6 +86,22 @@ pub(crate) struct Planner<'a> {
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
+/// Addresses of the arena that a step reads and writes; none where it touches a cache, or more than is known.
+pub(crate) struct Touched(Option<(Vec<Range<usize>>, Range<usize>)>);
+
+impl Touched {
+    /// Whether the two steps may run at one time: neither writes what the other touches.
+    pub(crate) fn is_apart_from(&self, other: &Touched) -> bool {
+        let (Some((reads, writes)), Some((other_reads, other_writes))) = (&self.0, &other.0) else {
+            return false;
+        };
+        let meet = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+        !meet(writes, other_writes)
+            && !reads.iter().any(|read| meet(read, other_writes))
+            && !other_reads.iter().any(|read| meet(read, writes))
+    }
+}
+
 impl Planner<'_> {
     pub(crate) fn node(&self) -> &Node {
         self.segment.graph.node(self.id)
@@ -106,6 +123,23 @@ impl Planner<'_> {
         }
         // SAFETY: inside the buffer, as just checked.
         Ok((unsafe { arena.ptr().add(region.offset) }, bytes))
+    }
+    /// What the node's step touches of the arena.
+    pub(crate) fn touched(&self) -> Touched {
+        let at = |id| self.region(id).ok().map(|(start, bytes)| start.addr()..start.addr() + bytes);
+        let graph = self.segment.graph;
+        let mut reads = Vec::new();
+        for &id in &self.node().inputs {
+            match graph.node(id).op {
+                Op::Input(_) | Op::Weight(_) => {}
+                Op::Kv { .. } | Op::KvWrite => return Touched(None),
+                _ => match at(id) {
+                    Some(read) => reads.push(read),
+                    None => return Touched(None),
+                },
+            }
+        }
+        Touched(at(self.id).map(|writes| (reads, writes)))
     }
     /// The values of input `i`, which a step before has computed.
     pub(crate) fn src(&self, i: usize) -> Result<Src> {

@@ -188,25 +188,29 @@ struct Stream {
 }
 
 impl Stream {
-    /// Bytes ahead of a step whose memory is asked for: far enough for the answer to be there in time.
-    const AHEAD: usize = 8192;
+    /// Bytes ahead of a step whose memory is asked for: far enough for the answer to be in the second-level cache in time.
+    const FAR: usize = 8192;
+    /// Bytes ahead that are brought on to the first-level cache, which has room for fewer questions at a time.
+    const NEAR: usize = 1024;
 
     /// Ask for the first bytes.
     #[inline]
     fn begin(self) {
-        self.ask(0, Self::AHEAD);
+        self.ask::<_MM_HINT_T1>(0, Self::FAR);
+        self.ask::<_MM_HINT_T0>(0, Self::NEAR);
     }
-    /// Ask for what comes `AHEAD` of a step of four rows. Nothing past the end is asked for: another thread may read it.
+    /// Ask for what comes after a step of four rows. Nothing past the end is asked for: another thread may read it.
     #[inline]
     fn ahead<S>(self, at: usize) {
-        self.ask(at + Self::AHEAD, ROWS * size_of::<S>());
+        self.ask::<_MM_HINT_T1>(at + Self::FAR, ROWS * size_of::<S>());
+        self.ask::<_MM_HINT_T0>(at + Self::NEAR, ROWS * size_of::<S>());
     }
     #[inline]
-    fn ask(self, from: usize, bytes: usize) {
+    fn ask<const HINT: i32>(self, from: usize, bytes: usize) {
         if from < self.bytes {
             for line in (0..bytes).step_by(64) {
                 // SAFETY: prefetching an address that is not mapped does nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.wrapping_add(from + line).cast()) };
+                unsafe { _mm_prefetch::<HINT>(self.at.wrapping_add(from + line).cast()) };
             }
         }
     }
