@@ -17,6 +17,8 @@ mod ops;
 mod plan;
 mod pool;
 mod reference;
+#[cfg(target_arch = "x86_64")]
+mod stream;
 mod table;
 pub mod vector;
 

@@ -52,7 +52,18 @@ pub(super) fn sum(v: __m256) -> f32 {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn scale(d: F16Le) -> f32 {
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(u16::from_le_bytes(d.0)))))
+    let half: __m128i;
+    // SAFETY: moves a register. Left to itself the compiler loads the word into the lowest lane of whatever register, which
+    // may hold a running sum: every block would wait for the one before.
+    unsafe {
+        std::arch::asm!(
+            "vmovd {half}, {bits:e}",
+            half = lateout(xmm_reg) half,
+            bits = in(reg) u32::from(u16::from_le_bytes(d.0)),
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    _mm_cvtss_f32(_mm_cvtph_ps(half))
 }
 
 /// The low nibbles of 16 bytes, then the high ones.

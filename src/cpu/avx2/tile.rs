@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 
 use crate::cpu::kernel::{Kernel, Tile};
+use crate::cpu::stream::Stream;
 use crate::tensor::Act;
 
 /// A block of weights in registers.
@@ -44,7 +45,7 @@ pub(super) trait Weights: Pod {
 /// Columns that share an unpacked block.
 const COLS: usize = 4;
 /// Rows that share the loads of a column, where there are fewer columns.
-const ROWS: usize = 2;
+const ROWS: usize = 4;
 
 /// Compute a tile: in registers `1 x COLS` at a time, or `ROWS x 1` for the columns left over. The operations of an
 /// element are the same in both.
@@ -53,22 +54,23 @@ const ROWS: usize = 2;
 /// `Kernel::run` has checked the tile, and the machine has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn tile<W: Weights>(_: &Kernel, tile: &Tile) {
+    let stream = Stream::new(tile.weights);
     let grouped = tile.cols - tile.cols % COLS;
     for r in 0..tile.rows {
         for c in (0..grouped).step_by(COLS) {
             // SAFETY: within the tile.
-            unsafe { micro::<W, 1, COLS>(tile, r, c) }
+            unsafe { micro::<W, 1, COLS>(tile, stream, r, c) }
         }
     }
     for c in grouped..tile.cols {
         let paired = tile.rows - tile.rows % ROWS;
         for r in (0..paired).step_by(ROWS) {
             // SAFETY: within the tile.
-            unsafe { micro::<W, ROWS, 1>(tile, r, c) }
+            unsafe { micro::<W, ROWS, 1>(tile, stream, r, c) }
         }
         for r in paired..tile.rows {
             // SAFETY: within the tile.
-            unsafe { micro::<W, 1, 1>(tile, r, c) }
+            unsafe { micro::<W, 1, 1>(tile, stream, r, c) }
         }
     }
 }
@@ -79,7 +81,12 @@ pub(super) unsafe fn tile<W: Weights>(_: &Kernel, tile: &Tile) {
 /// As for `tile`, and the rows and columns are within it.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn micro<W: Weights, const R: usize, const C: usize>(tile: &Tile, row: usize, col: usize) {
+unsafe fn micro<W: Weights, const R: usize, const C: usize>(
+    tile: &Tile,
+    stream: Stream,
+    row: usize,
+    col: usize,
+) {
     type Block<W> = <<W as Weights>::Unpacked as Unpacked>::Act;
     let blocks = tile.k / W::Unpacked::ACT.block_len();
     let rows: [&[W]; R] = std::array::from_fn(|r| {
@@ -92,6 +99,9 @@ unsafe fn micro<W: Weights, const R: usize, const C: usize>(tile: &Tile, row: us
     unsafe {
         let mut sums = [[W::Unpacked::zero(); C]; R];
         for b in 0..blocks {
+            if C == 1 {
+                stream.ahead(row * tile.row_bytes + b * R * size_of::<W>(), R * size_of::<W>());
+            }
             for r in 0..R {
                 let w = rows[r].get_unchecked(b).unpack();
                 for c in 0..C {

@@ -1,10 +1,9 @@
 //! The loop over a tile, for formats with integer products.
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
 use bytemuck::Pod;
 
 use crate::cpu::kernel::{Kernel, Tile};
+use crate::cpu::stream::Stream;
 use crate::tensor::Act;
 
 /// A block of weights in registers.
@@ -55,14 +54,15 @@ const ROWS: usize = 4;
 /// `Kernel::run` has checked the tile, and the machine has AVX-512 and VNNI.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn tile<W: Weights>(_: &Kernel, tile: &Tile) {
+    let stream = Stream::new(tile.weights);
     let grouped = tile.cols - tile.cols % COLS;
     // SAFETY: within the tile.
     unsafe {
         for c in (0..grouped).step_by(COLS) {
-            rows::<W, 2, COLS>(tile, c);
+            rows::<W, 2, COLS>(tile, stream, c);
         }
         for c in grouped..tile.cols {
-            rows::<W, ROWS, 1>(tile, c);
+            rows::<W, ROWS, 1>(tile, stream, c);
         }
     }
 }
@@ -72,29 +72,16 @@ pub(super) unsafe fn tile<W: Weights>(_: &Kernel, tile: &Tile) {
 /// # Safety
 /// As for `tile`, and the columns are within it.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn rows<W: Weights, const R: usize, const C: usize>(tile: &Tile, col: usize) {
+unsafe fn rows<W: Weights, const R: usize, const C: usize>(tile: &Tile, stream: Stream, col: usize) {
     let grouped = tile.rows - tile.rows % R;
     // SAFETY: within the tile.
     unsafe {
         for r in (0..grouped).step_by(R) {
-            micro::<W, R, C>(tile, r, col);
+            micro::<W, R, C>(tile, stream, r, col);
         }
         for r in grouped..tile.rows {
-            micro::<W, 1, C>(tile, r, col);
+            micro::<W, 1, C>(tile, stream, r, col);
         }
-    }
-}
-
-/// Bytes ahead of a block whose memory is asked for: far enough for the answer to be there in time.
-const AHEAD: usize = 4096;
-
-/// Ask for the memory of the block that lies `AHEAD` of this one. With a single column the memory is what limits.
-#[inline]
-fn prefetch<W>(block: &W) {
-    let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
-    for line in (0..size_of::<W>()).step_by(64) {
-        // SAFETY: prefetching an address that is not mapped does nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
     }
 }
 
@@ -104,7 +91,12 @@ fn prefetch<W>(block: &W) {
 /// As for `tile`, and the rows and columns are within it.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn micro<W: Weights, const R: usize, const C: usize>(tile: &Tile, row: usize, col: usize) {
+unsafe fn micro<W: Weights, const R: usize, const C: usize>(
+    tile: &Tile,
+    stream: Stream,
+    row: usize,
+    col: usize,
+) {
     type Block<W> = <<W as Weights>::Unpacked as Unpacked>::Act;
     let blocks = tile.k / W::Unpacked::ACT.block_len();
     let rows: [&[W]; R] = std::array::from_fn(|r| {
@@ -117,10 +109,10 @@ unsafe fn micro<W: Weights, const R: usize, const C: usize>(tile: &Tile, row: us
     unsafe {
         let mut sums = [[W::Unpacked::zero(); C]; R];
         for b in 0..blocks {
+            if C == 1 {
+                stream.ahead(row * tile.row_bytes + b * R * size_of::<W>(), R * size_of::<W>());
+            }
             for r in 0..R {
-                if C == 1 {
-                    prefetch(&rows[r][b]);
-                }
                 let w = rows[r].get_unchecked(b).unpack();
                 for c in 0..C {
                     sums[r][c] = w.add(cols[c].get_unchecked(b), sums[r][c]);

@@ -17,6 +17,7 @@ use std::cell::RefCell;
 use bytemuck::{Pod, Zeroable};
 
 use crate::cpu::kernel::{Kernel, Tile};
+use crate::cpu::stream::Stream;
 use crate::tensor::{Act, Format};
 
 /// Rows of a group.
@@ -75,12 +76,11 @@ thread_local! {
 /// # Safety
 /// `Kernel::run` has checked the tile, and the machine has AVX-512 and VNNI.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn tile<W: Quad>(_: &Kernel, tile: &Tile) {
+unsafe fn tile<W: Quad>(kernel: &Kernel, tile: &Tile) {
     let steps = tile.k.div_ceil(W::VALUES);
     let col_bytes = W::ACT.row_bytes(tile.k);
     let step_bytes = W::ACT.row_bytes(W::VALUES);
-    let weights = Stream { at: tile.weights.as_ptr(), bytes: tile.rows * tile.row_bytes };
-    weights.begin();
+    let weights = Stream::new(&tile.weights[..(tile.rows - 1) * tile.row_bytes + kernel.row_bytes(tile.k)]);
     COLUMNS.with_borrow_mut(|lines| {
         let needed = steps * COLS.min(tile.cols) * size_of::<W::Act>() / size_of::<Line>();
         if lines.len() < needed {
@@ -129,7 +129,7 @@ unsafe fn group<W: Quad, const C: usize>(tile: &Tile, col: usize, columns: &[W::
             }
             let mut sums = [_mm512_setzero_ps(); C];
             for s in 0..whole {
-                weights.ahead::<W::Step>(row * tile.row_bytes + s * ROWS * step_bytes);
+                weights.ahead(row * tile.row_bytes + s * ROWS * step_bytes, ROWS * step_bytes);
                 let unpacked =
                     W::unpack([&*rows[0].add(s), &*rows[1].add(s), &*rows[2].add(s), &*rows[3].add(s)]);
                 for c in 0..C {
@@ -178,40 +178,4 @@ fn sums_of_lanes(v: [__m512i; ROWS]) -> __m512i {
     let first = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
     let second = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
     _mm512_add_epi32(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second))
-}
-
-/// Weights that are read from the first byte to the last.
-#[derive(Clone, Copy)]
-struct Stream {
-    at: *const u8,
-    bytes: usize,
-}
-
-impl Stream {
-    /// Bytes ahead of a step whose memory is asked for: far enough for the answer to be in the second-level cache in time.
-    const FAR: usize = 8192;
-    /// Bytes ahead that are brought on to the first-level cache, which has room for fewer questions at a time.
-    const NEAR: usize = 1024;
-
-    /// Ask for the first bytes.
-    #[inline]
-    fn begin(self) {
-        self.ask::<_MM_HINT_T1>(0, Self::FAR);
-        self.ask::<_MM_HINT_T0>(0, Self::NEAR);
-    }
-    /// Ask for what comes after a step of four rows. Nothing past the end is asked for: another thread may read it.
-    #[inline]
-    fn ahead<S>(self, at: usize) {
-        self.ask::<_MM_HINT_T1>(at + Self::FAR, ROWS * size_of::<S>());
-        self.ask::<_MM_HINT_T0>(at + Self::NEAR, ROWS * size_of::<S>());
-    }
-    #[inline]
-    fn ask<const HINT: i32>(self, from: usize, bytes: usize) {
-        if from < self.bytes {
-            for line in (0..bytes).step_by(64) {
-                // SAFETY: prefetching an address that is not mapped does nothing.
-                unsafe { _mm_prefetch::<HINT>(self.at.wrapping_add(from + line).cast()) };
-            }
-        }
-    }
 }
