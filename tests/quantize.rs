@@ -6,6 +6,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use chaski::quant::imatrix::{Imatrix, Statistics};
 use chaski::quant::{self, FileType, Glob, Job, Outcome, Plan, PlanOptions, QuantError};
 use chaski_gguf::{Format, Gguf, Writer, keys};
 use common::tiny::{Tiny, decode, ids, nmse, options, sequence};
@@ -248,7 +249,7 @@ fn a_dry_run_shows_the_plan_and_writes_nothing() {
 
 /// What a run needs besides its plan.
 fn job<'a>(source: &'a Gguf, plan: &'a Plan, path: &'a Path) -> Job<'a> {
-    Job { source, plan, path, metadata: Vec::new(), threads: 2, measure: true }
+    Job { source, plan, path, metadata: Vec::new(), imatrix: None, threads: 2, measure: true }
 }
 
 #[test]
@@ -438,4 +439,88 @@ fn what_was_lost_is_told_tensor_by_tensor() {
     }
     let table = run(&["quantize", arg(&source), arg(&out), "Q4_K_S", "--measure"]).stdout;
     assert!(table.lines().count() > 10 && table.contains("SNR dB"), "{table}");
+}
+
+/// Statistics of the feed-forward matrices of the tiny model: a few loud columns.
+fn imatrix(columns: usize) -> Imatrix {
+    let mut imatrix =
+        Imatrix { datasets: vec!["some.txt".into()], chunks: 3, chunk_size: 512, ..Imatrix::default() };
+    for layer in 0..2 {
+        for part in ["ffn_up", "ffn_gate", "ffn_down"] {
+            let sums = (0..columns).map(|c| if c % 16 == 0 { 2000.0 } else { 10.0 }).collect();
+            let name = format!("blk.{layer}.{part}.weight");
+            imatrix.entries.insert(name, Statistics { sums, counts: vec![10.0] });
+        }
+    }
+    imatrix
+}
+
+#[test]
+fn importances_are_read_used_and_told_in_the_file() {
+    let (folder, source) = model(Format::F32);
+    let (path, plain, weighted) = (
+        folder.path().join("imatrix.gguf"),
+        folder.path().join("plain.gguf"),
+        folder.path().join("weighted.gguf"),
+    );
+    imatrix(256).save(&path).unwrap();
+    assert_eq!(Imatrix::open(&path).unwrap(), imatrix(256));
+    assert_eq!(run(&["quantize", arg(&source), arg(&plain), "Q4_K_S"]).code, Some(0));
+    let done = run(&["quantize", arg(&source), arg(&weighted), "Q4_K_S", "--imatrix", arg(&path)]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        done.stderr.contains("without importances") && done.stderr.contains("blk.0.attn_q.weight"),
+        "{done:?}"
+    );
+
+    let (source, plain, weighted) =
+        (Gguf::open(source).unwrap(), Gguf::open(plain).unwrap(), Gguf::open(weighted).unwrap());
+    assert_eq!(weighted.require_str(keys::QUANTIZE_IMATRIX_DATASET).unwrap(), "some.txt");
+    assert_eq!(weighted.require_u32(keys::QUANTIZE_IMATRIX_CHUNKS).unwrap(), 3);
+    let values = |file: &Gguf, name: &str| {
+        let tensor = file.require_tensor(name).unwrap();
+        let mut out = vec![0.0; tensor.info.n_values() as usize];
+        (tensor.info.format.info().decode)(tensor.bytes, &mut out);
+        out
+    };
+    // What the loud columns lose, and what the others do.
+    let loss = |file: &Gguf, name: &str, loud: bool| -> f64 {
+        let pairs = values(file, name).into_iter().zip(values(&source, name)).enumerate();
+        pairs.filter(|(i, _)| (i % 16 == 0) == loud).map(|(_, (a, b))| f64::from(a - b).powi(2)).sum()
+    };
+    for name in ["blk.0.ffn_up.weight", "blk.1.ffn_down.weight"] {
+        assert!(loss(&weighted, name, true) < 0.8 * loss(&plain, name, true), "{name}");
+        assert!(loss(&weighted, name, false) > loss(&plain, name, false), "{name}");
+    }
+    assert_eq!(values(&weighted, "blk.0.attn_q.weight"), values(&plain, "blk.0.attn_q.weight"));
+}
+
+#[test]
+fn an_imatrix_of_another_model_or_with_bad_numbers_is_refused() {
+    let (folder, source) = model(Format::F32);
+    let (path, out) = (folder.path().join("imatrix.gguf"), folder.path().join("out.gguf"));
+    let mut cases = vec![(imatrix(128), "blk.0.ffn_down.weight: 128 importances")];
+    let mut other = Imatrix::default();
+    other.entries.insert("blk.77.x.weight".into(), Statistics { sums: vec![1.0; 4], counts: vec![1.0] });
+    cases.push((other, "says nothing of any tensor"));
+    for (value, says) in [(f32::NAN, "NaN"), (-1.0, "-1")] {
+        let mut bad = imatrix(256);
+        bad.entries.get_mut("blk.1.ffn_up.weight").unwrap().sums[7] = value;
+        cases.push((bad, says));
+    }
+    cases.push((Imatrix::default(), "no tensor"));
+    for (imatrix, says) in cases {
+        imatrix.save(&path).unwrap();
+        let done = run(&["quantize", arg(&source), arg(&out), "Q4_K_S", "--imatrix", arg(&path)]);
+        assert!(done.code == Some(3) && done.stderr.contains(says), "{says}: {done:?}");
+        assert!(!out.exists());
+    }
+    let done = run(&["quantize", arg(&source), arg(&out), "Q4_K_S", "--imatrix", arg(&source)]);
+    assert!(done.code == Some(3) && done.stderr.contains("not an importance matrix"), "{done:?}");
+}
+
+#[test]
+fn a_column_that_nothing_met_has_no_say() {
+    let silent = Statistics { sums: vec![0.0, 0.0, 4.0, 8.0], counts: vec![0.0, 2.0] };
+    assert_eq!(silent.importance(), [1.0, 1.0, 2.0, 4.0]);
 }

@@ -18,6 +18,9 @@ pub struct FormatInfo {
     /// Encode whole blocks, rounding as ggml's reference does; none where no encoder exists yet. See
     /// [`block::encode_blocks`] for the lengths.
     pub encode: Option<block::Encoder>,
+    /// Encode whole rows for a file, with the importance of each column where it is known: see
+    /// [`block::quantize_blocks`].
+    pub quantize: block::Quantizer,
 }
 
 impl FormatInfo {
@@ -29,6 +32,7 @@ impl FormatInfo {
             block_bytes: size_of::<B>(),
             decode: block::decode_blocks::<B>,
             encode: Some(block::encode_blocks::<B>),
+            quantize: block::quantize_blocks::<B>,
         }
     }
 

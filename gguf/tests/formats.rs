@@ -95,6 +95,91 @@ fn encoder_input() -> Vec<f32> {
     values
 }
 
+/// 48 rows of 256 that squares do not overflow, and the importances of 1024 columns.
+fn file_input() -> (Vec<f32>, Vec<f32>) {
+    let mut values = bell(0xf11e, 48 * 256);
+    for (row, values) in values.chunks_mut(256).enumerate() {
+        let first = values[0];
+        for (i, v) in values.iter_mut().enumerate() {
+            match row % 8 {
+                0..3 => *v *= 2f32.powi(row as i32 % 5 - 6),
+                3 => *v *= 2f32.powi((i as i32 / 16) % 7 - 3),
+                4 => *v = first,
+                5 if i / 32 % 2 == 1 => *v = 0.0,
+                _ => {}
+            }
+        }
+    }
+    let importance = (0..1024).map(|i| ((splitmix64(0x1394, i) & 0xffff) + 1) as f32 / 4096.0).collect();
+    (values, importance)
+}
+
+fn quantize(info: &FormatInfo, values: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
+    let mut out = vec![0; values.len() / info.block_len * info.block_bytes];
+    (info.quantize)(values, importance, &mut out);
+    out
+}
+
+#[test]
+fn files_are_encoded_as_recorded_with_importances_and_without() {
+    let recorded = recorded();
+    let (values, importance) = file_input();
+    for info in encodable().filter(|info| info.block_len > 1) {
+        for (what, importance) in [("quantize", None), ("weighted", Some(&importance[..]))] {
+            let bytes = quantize(info, &values, importance);
+            let found = digest(bytes.iter().map(|b| u32::from(*b)));
+            assert_eq!(found, recorded[&(what, info.name)], "{what} {}", info.name);
+        }
+    }
+}
+
+#[test]
+fn the_search_for_files_gives_the_same_blocks_but_for_iq4_nl_better_ones() {
+    let error = |info: &FormatInfo, values: &[f32], bytes: &[u8]| -> f64 {
+        decode(info, bytes).iter().zip(values).map(|(y, x)| f64::from(y - x).powi(2)).sum()
+    };
+    for info in encodable() {
+        // An odd number of blocks, so that the last search has idle lanes.
+        for values in [&encoder_input()[..], &bell(5, 256 * 5)] {
+            let (fast, plain) = (quantize(info, values, None), encode(info, values).unwrap());
+            assert!(fast == plain || info.name == "IQ4_NL", "{}", info.name);
+        }
+    }
+    let (info, values) = (Format::IQ4_NL.info(), bell(5, 256 * 5));
+    let (file, cache) = (quantize(info, &values, None), encode(info, &values).unwrap());
+    assert!(error(info, &values, &file) < error(info, &values, &cache));
+}
+
+#[test]
+fn importances_move_the_error_to_columns_that_matter_less() {
+    // Every fourth column matters a hundred times as much as the others.
+    let values = bell(77, 512 * 64);
+    let importance: Vec<f32> = (0..512).map(|c| if c % 4 == 0 { 100.0 } else { 1.0 }).collect();
+    for info in encodable().filter(|info| info.block_len > 1 && !["Q8_0", "MXFP4"].contains(&info.name)) {
+        let loss = |bytes: &[u8]| -> f64 {
+            let errors = decode(info, bytes).into_iter().zip(&values).map(|(y, x)| f64::from(y - x).powi(2));
+            errors.zip(importance.iter().cycle()).map(|(e, w)| e * f64::from(*w)).sum()
+        };
+        let (plain, weighted) = (quantize(info, &values, None), quantize(info, &values, Some(&importance)));
+        let gain = loss(&plain) / loss(&weighted);
+        assert!(gain > 1.02, "{}: only {gain} times less", info.name);
+    }
+}
+
+#[test]
+fn importances_of_any_kind_do_no_harm() {
+    let values = bell(9, 512 * 2);
+    for weight in [0.0, 1e-30, 1e30, -1.0, f32::NAN, f32::INFINITY] {
+        for info in encodable().filter(|info| info.block_len > 1) {
+            let importance: Vec<f32> = (0..512).map(|c| if c % 3 == 0 { weight } else { 1.0 }).collect();
+            assert_eq!(
+                quantize(info, &values, Some(&importance)).len(),
+                1024 / info.block_len * info.block_bytes
+            );
+        }
+    }
+}
+
 #[test]
 fn names_and_ids_are_unique_and_found() {
     let mut seen = HashSet::new();

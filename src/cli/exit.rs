@@ -112,6 +112,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             QuantError::Gguf(_) => None,
             QuantError::NoModel { .. }
             | QuantError::Requantize { .. }
+            | QuantError::Imatrix { .. }
             | QuantError::Layer { .. }
             | QuantError::NotFinite { .. } => Some(Exit::Input),
             QuantError::Fallback(_)

@@ -11,10 +11,20 @@ use super::output::{self, Terminal};
 use super::source::ModelSource;
 use super::{interrupt, progress, show};
 use crate::machine;
-use crate::quant::{self, FileType, Glob, Job, Measures, Outcome, Plan, PlanOptions, Planned, Written};
+use crate::quant::{
+    self, FileType, Glob, Imatrix, Job, Measures, Outcome, Plan, PlanOptions, Planned, Written,
+};
 
 pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
-    let options = options(args)?;
+    let mut options = options(args)?;
+    let imatrix = match &args.imatrix {
+        Some(path) => {
+            let named = |error| anyhow::Error::new(error).context(path.display().to_string());
+            Some(Imatrix::open(path).map_err(named)?)
+        }
+        None => None,
+    };
+    options.has_imatrix = imatrix.is_some();
     let from = ModelSource::new(Some(args.source.clone()))?;
     let source = from.open(true, &[])?;
     let plan = Plan::new(&source, &options).map_err(|error| from.named(error))?;
@@ -27,7 +37,7 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         return Ok(());
     }
     tracing::info!("{}", summary(&plan));
-    let written = write(args, &source, &plan, terminal)?;
+    let written = write(args, &source, &plan, imatrix.as_ref(), terminal)?;
     if args.measure {
         let text = if args.json {
             let mut value = plan_json(&plan);
@@ -84,9 +94,36 @@ fn block_format(flag: &str, name: &str) -> Result<Format, Failure> {
     })
 }
 
-fn write(args: &QuantizeArgs, source: &Gguf, plan: &Plan, terminal: Terminal) -> anyhow::Result<Written> {
+fn write(
+    args: &QuantizeArgs,
+    source: &Gguf,
+    plan: &Plan,
+    imatrix: Option<&Imatrix>,
+    terminal: Terminal,
+) -> anyhow::Result<Written> {
+    let method = if imatrix.is_some() { "imatrix" } else { "nearest" };
     let mut metadata: Vec<(String, OwnedValue)> =
-        vec![(keys::CHASKI_QUANTIZE_METHOD.to_owned(), "nearest".into())];
+        vec![(keys::CHASKI_QUANTIZE_METHOD.to_owned(), method.into())];
+    if let (Some(imatrix), Some(path)) = (imatrix, &args.imatrix) {
+        let without: Vec<&str> = plan
+            .tensors
+            .iter()
+            .filter(|t| t.from != t.to && t.to.info().block_len > 1 && !imatrix.entries.contains_key(&t.name))
+            .map(|t| t.name.as_str())
+            .collect();
+        if !without.is_empty() {
+            tracing::info!(
+                "without importances, which the matrix does not have for them: {}",
+                without.join(", ")
+            );
+        }
+        metadata.push((keys::QUANTIZE_IMATRIX_FILE.to_owned(), path.display().to_string().into()));
+        if let Some(text) = imatrix.datasets.first() {
+            metadata.push((keys::QUANTIZE_IMATRIX_DATASET.to_owned(), text.clone().into()));
+        }
+        metadata.push((keys::QUANTIZE_IMATRIX_ENTRIES.to_owned(), (imatrix.entries.len() as u32).into()));
+        metadata.push((keys::QUANTIZE_IMATRIX_CHUNKS.to_owned(), imatrix.chunks.into()));
+    }
     if !args.tensor_type.is_empty() {
         metadata.push((keys::CHASKI_QUANTIZE_TENSOR_TYPES.to_owned(), args.tensor_type.clone().into()));
     }
@@ -95,6 +132,7 @@ fn write(args: &QuantizeArgs, source: &Gguf, plan: &Plan, terminal: Terminal) ->
         plan,
         path: &args.out,
         metadata,
+        imatrix,
         threads: args.threads.map_or_else(machine::cores, usize::from),
         measure: args.measure,
     };

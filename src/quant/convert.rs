@@ -18,6 +18,8 @@ pub(super) struct Rows<'a> {
     pub to: Format,
     /// Values of a row: whole blocks of both formats.
     pub row: usize,
+    /// The importance of each column, where it is known.
+    pub importance: Option<&'a [f32]>,
     /// Whether the difference is measured.
     pub measure: bool,
 }
@@ -52,9 +54,7 @@ impl Rows<'_> {
                     if let Some(at) = first_not_finite(x) {
                         return Err(NotFinite { index: (i * values + at) as u64, value: x[at] });
                     }
-                    if let Some(encode) = self.to.info().encode {
-                        encode(x, out);
-                    }
+                    (self.to.info().quantize)(x, self.importance, out);
                     Ok(self.measure.then(|| {
                         y.resize(n, 0.0f32);
                         (self.to.info().decode)(out, y);
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn rows(bytes: &[u8], row: usize) -> Rows<'_> {
-        Rows { bytes, from: Format::F32, to: Format::Q8_0, row, measure: true }
+        Rows { bytes, from: Format::F32, to: Format::Q8_0, row, importance: None, measure: true }
     }
 
     #[test]

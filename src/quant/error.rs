@@ -44,6 +44,12 @@ pub enum QuantError {
         /// Why it has no effect.
         why: String,
     },
+    /// The importance matrix cannot be used.
+    #[error("the importance matrix: {why}")]
+    Imatrix {
+        /// Why.
+        why: String,
+    },
     /// The name of an expert's matrix does not say its layer.
     #[error("tensor {tensor}: its name does not say which of the {n_layer} layers it belongs to")]
     Layer {

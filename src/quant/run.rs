@@ -11,7 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::convert::Rows;
 use super::measures::{Measures, Sums};
 use super::output::{self, Partial};
-use super::{Plan, Planned, QuantError};
+use super::{Imatrix, Plan, Planned, QuantError};
 
 /// Values of a slab: what is converted before it is written.
 const SLAB: usize = 1 << 22;
@@ -26,6 +26,8 @@ pub struct Job<'a> {
     pub path: &'a Path,
     /// Metadata to be set besides what the source has and what every quantized file gets.
     pub metadata: Vec<(String, chaski_gguf::OwnedValue)>,
+    /// How important the columns are.
+    pub imatrix: Option<&'a Imatrix>,
     /// Threads, at least 1.
     pub threads: usize,
     /// Measure what is lost, tensor by tensor.
@@ -79,6 +81,7 @@ pub fn run(
     let head = head(job)?;
     let fingerprint = fingerprint(job, &head.bytes);
     check_target(job, &head, &fingerprint)?;
+    check_imatrix(job)?;
     let pool = ThreadPoolBuilder::new().num_threads(job.threads.max(1)).build().map_err(|error| {
         QuantError::Io { path: job.path.to_owned(), source: std::io::Error::other(error) }
     })?;
@@ -126,30 +129,51 @@ fn convert(
     let row = planned.shape.first().copied().unwrap_or(1) as usize;
     let values = (SLAB / row.max(1)).max(1) * row;
     let slab_bytes = |format: Format| values / format.info().block_len * format.info().block_bytes;
+    let importance = match job.imatrix {
+        Some(imatrix) if planned.from != planned.to => imatrix.importance(&planned.name, &planned.shape)?,
+        _ => None,
+    };
+    // Every matrix of a stack of experts has importances of its own.
+    let rows: u64 = planned.shape.get(1).copied().unwrap_or(1);
+    let matrix = planned.from.bytes_of(rows.saturating_mul(row as u64)).unwrap_or(0).max(1) as usize;
     let mut sums: Option<Sums> = None;
     let mut buffer = Vec::new();
     let mut done = 0u64;
-    for slab in bytes.chunks(slab_bytes(planned.from).max(1)) {
-        if tell(done).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        if planned.from == planned.to {
-            out.write(slab)?;
-        } else {
-            buffer.resize(slab.len() / from.block_bytes * from.block_len / to.block_len * to.block_bytes, 0);
-            let rows = Rows { bytes: slab, from: planned.from, to: planned.to, row, measure: job.measure };
-            let found = pool.install(|| rows.convert(&mut buffer)).map_err(|bad| QuantError::NotFinite {
-                tensor: planned.name.clone(),
-                index: done / from.block_bytes as u64 * from.block_len as u64 + bad.index,
-                value: bad.value,
-            })?;
-            match (found, &mut sums) {
-                (Some(found), Some(sums)) => sums.add(&found),
-                (found, sums) => *sums = found,
+    for (m, bytes) in bytes.chunks(matrix).enumerate() {
+        let importance = importance.as_ref().and_then(|all| all.get(m * row..(m + 1) * row));
+        for slab in bytes.chunks(slab_bytes(planned.from).max(1)) {
+            if tell(done).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
-            out.write(&buffer)?;
+            if planned.from == planned.to {
+                out.write(slab)?;
+            } else {
+                buffer.resize(
+                    slab.len() / from.block_bytes * from.block_len / to.block_len * to.block_bytes,
+                    0,
+                );
+                let rows = Rows {
+                    bytes: slab,
+                    from: planned.from,
+                    to: planned.to,
+                    row,
+                    importance,
+                    measure: job.measure,
+                };
+                let found =
+                    pool.install(|| rows.convert(&mut buffer)).map_err(|bad| QuantError::NotFinite {
+                        tensor: planned.name.clone(),
+                        index: done / from.block_bytes as u64 * from.block_len as u64 + bad.index,
+                        value: bad.value,
+                    })?;
+                match (found, &mut sums) {
+                    (Some(found), Some(sums)) => sums.add(&found),
+                    (found, sums) => *sums = found,
+                }
+                out.write(&buffer)?;
+            }
+            done += slab.len() as u64;
         }
-        done += slab.len() as u64;
     }
     Ok(match tell(done) {
         ControlFlow::Break(()) => ControlFlow::Break(()),
@@ -202,7 +226,25 @@ fn fingerprint(job: &Job<'_>, head: &[u8]) -> String {
     for t in &job.plan.tensors {
         (t.from, t.to).hash(&mut hash);
     }
+    for (name, entry) in job.imatrix.iter().flat_map(|imatrix| &imatrix.entries) {
+        name.hash(&mut hash);
+        entry.sums.iter().chain(&entry.counts).for_each(|v| v.to_bits().hash(&mut hash));
+    }
     format!("{:016x}", hash.finish())
+}
+
+/// Whether the importances are of this model.
+fn check_imatrix(job: &Job<'_>) -> Result<(), QuantError> {
+    let Some(imatrix) = job.imatrix else { return Ok(()) };
+    let mut known = 0;
+    for t in &job.plan.tensors {
+        known += usize::from(imatrix.importance(&t.name, &t.shape)?.is_some());
+    }
+    if known == 0 {
+        let why = "it says nothing of any tensor of the model; it is of another one".to_owned();
+        return Err(QuantError::Imatrix { why });
+    }
+    Ok(())
 }
 
 /// Whether the output can be written where it should be.

@@ -15,7 +15,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::iq4_nl::{self, CODEBOOK};
-use super::{Block, nibbles, rounding, search};
+use super::lanes::{Lanes, gather};
+use super::{Block, fit, fit_blocks, lanes, nibbles, rounding, search};
 
 /// 256 values. Size: 136 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -93,23 +94,65 @@ impl Block for BlockIq4Xs {
         for (fit, x) in fit.iter_mut().zip(sub_blocks) {
             *fit = fit_scale(x);
         }
-        let d = -rounding::signed_absmax(&fit) / 32.0;
-        let id = rounding::reciprocal(d);
-        let mut block = BlockIq4Xs::zeroed();
-        block.d = F16Le::from_f32(d);
-        let (qs, _) = block.qs.as_chunks_mut::<16>();
-        let mut high = 0u16;
-        for (s, x) in sub_blocks.iter().enumerate() {
-            let scale = rounding::nearest(id * fit[s]).clamp(-32, 31);
-            let iscale = rounding::reciprocal(d * scale as f32);
-            qs[s] = nibbles::pack(&iq4_nl::nearest_indices(x, iscale));
-            let scale = (scale + 32) as u8;
-            block.scales_l[s / 2] |= (scale & 15) << (s % 2 * 4);
-            high |= u16::from(scale >> 4) << (2 * s);
-        }
-        block.scales_h = high.to_le_bytes();
-        block
+        pack(values, &fit)
     }
+
+    /// The same blocks, or with importances ggml's `quantize_iq4_xs`.
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [Self]) {
+        quantize(values, importance, out);
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockIq4Xs]) = quantize_pairs
+}
+
+#[inline(always)]
+fn quantize_pairs<V: Lanes>(
+    values: &[[f32; 256]],
+    importance: Option<&[[f32; 256]]>,
+    out: &mut [BlockIq4Xs],
+) {
+    for (i, (values, out)) in values.chunks(2).zip(out.chunks_mut(2)).enumerate() {
+        let flat = values.as_flattened();
+        let x: [V; 32] = gather(flat);
+        let w: [V; 32] = if let Some(row) = importance {
+            let row = row[2 * i..2 * i + values.len()].as_flattened();
+            fit::weights(&x, &gather(row), fit_blocks::mean_squares::<V, 2>(flat, 2.0))
+        } else {
+            let mut w = x;
+            for w in &mut w {
+                *w = *w * *w;
+            }
+            w
+        };
+        let fit = fit::codebook(&x, &w).get();
+        for ((values, out), fit) in values.iter().zip(out).zip(fit.as_chunks::<8>().0) {
+            *out = pack(values, fit);
+        }
+    }
+}
+
+/// The block of these scales before they are rounded.
+#[inline(always)]
+fn pack(values: &[f32; 256], fit: &[f32; 8]) -> BlockIq4Xs {
+    let (sub_blocks, _) = values.as_chunks::<32>();
+    let d = -rounding::signed_absmax(fit) / 32.0;
+    let id = rounding::reciprocal(d);
+    let mut block = BlockIq4Xs::zeroed();
+    block.d = F16Le::from_f32(d);
+    let (qs, _) = block.qs.as_chunks_mut::<16>();
+    let mut high = 0u16;
+    for (s, x) in sub_blocks.iter().enumerate() {
+        let scale = rounding::nearest(id * fit[s]).clamp(-32, 31);
+        let iscale = rounding::reciprocal(d * scale as f32);
+        qs[s] = nibbles::pack(&iq4_nl::nearest_indices(x, iscale));
+        let scale = (scale + 32) as u8;
+        block.scales_l[s / 2] |= (scale & 15) << (s % 2 * 4);
+        high |= u16::from(scale >> 4) << (2 * s);
+    }
+    block.scales_h = high.to_le_bytes();
+    block
 }
 
 #[cfg(test)]

@@ -13,8 +13,13 @@ use bytemuck::Pod;
 pub mod bf16;
 pub mod f16;
 mod fifth_bit;
+mod fit;
+mod fit_blocks;
 pub mod iq4_nl;
 pub mod iq4_xs;
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod lanes_x86;
 pub mod mxfp4;
 mod nibbles;
 pub mod plain;
@@ -36,6 +41,9 @@ mod search;
 pub type Decoder = fn(bytes: &[u8], out: &mut [f32]);
 /// Encodes whole blocks: see [`encode_blocks`].
 pub type Encoder = fn(values: &[f32], out: &mut [u8]);
+
+/// Encodes whole rows for a file: see [`quantize_blocks`].
+pub type Quantizer = fn(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]);
 
 /// A block of a format: [`LEN`](Block::LEN) values in `size_of::<Self>()` bytes.
 pub trait Block: Pod {
@@ -65,6 +73,14 @@ pub trait Block: Pod {
             *block = Self::encode(values);
         }
     }
+
+    /// Encode for a file, where a search may take its time: the same blocks as [`Block::encode_all`] (or better ones where
+    /// the format says so); with `importance`, which then belongs to the one row that `values` are, those that make the
+    /// squared error weighted by the importance of each column small. Formats that have no choice pass it over.
+    fn quantize(values: &[Self::Values], importance: Option<&[Self::Values]>, out: &mut [Self]) {
+        let _ = importance;
+        Self::encode_all(values, out);
+    }
 }
 
 /// Decode whole blocks: `bytes.len() / size_of::<B>()` of them into `B::LEN` values each.
@@ -86,6 +102,25 @@ pub fn encode_blocks<B: Block>(values: &[f32], out: &mut [u8]) {
     let values = bytemuck::cast_slice::<f32, B::Values>(&values[..n * B::LEN]);
     let blocks = bytemuck::cast_slice_mut::<u8, B>(&mut out[..n * size_of::<B>()]);
     B::encode_all(values, blocks);
+}
+
+/// Encode whole rows for a file: `values` are rows of `importance.len()` values each, which is a whole number of blocks.
+///
+/// `importance` weighs the squared error of each column: the mean square of the activations that meet it. All should be
+/// finite and not negative. Without it every value counts as the format's own search has it, and rows need not be told
+/// apart. The lengths of `values` and `out` are treated as [`decode_blocks`] treats them.
+pub fn quantize_blocks<B: Block>(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let n = whole_blocks::<B>(out.len(), values.len());
+    let values = bytemuck::cast_slice::<f32, B::Values>(&values[..n * B::LEN]);
+    let blocks = bytemuck::cast_slice_mut::<u8, B>(&mut out[..n * size_of::<B>()]);
+    let Some(importance) = importance.filter(|row| row.len() >= B::LEN) else {
+        return B::quantize(values, None, blocks);
+    };
+    let row = importance.len() / B::LEN;
+    let importance = bytemuck::cast_slice::<f32, B::Values>(&importance[..row * B::LEN]);
+    for (values, blocks) in values.chunks(row).zip(blocks.chunks_mut(row)) {
+        B::quantize(values, Some(&importance[..values.len()]), blocks);
+    }
 }
 
 /// How many blocks both sides hold. The assertions are what makes the casts above infallible.

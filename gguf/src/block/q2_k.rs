@@ -13,7 +13,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, search};
+use super::fit::{self, Affine};
+use super::lanes::{Lanes, gather};
+use super::{Block, fit_blocks, lanes, search};
 
 /// 256 values. Size: 84 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -64,18 +66,71 @@ impl Block for BlockQ2K {
         }
         let (d, sc) = search::positive_scales(&fit_scales, 15);
         let (dmin, m) = search::positive_scales(&fit_mins, 15);
-        let mut block = BlockQ2K { scales: [0; 16], qs: [0; 64], d, dmin };
-        let (qs, _) = block.qs.as_chunks_mut::<16>();
         for (s, x) in sub_blocks.iter().enumerate() {
             let (scale, min) = (d.to_f32() * f32::from(sc[s]), dmin.to_f32() * f32::from(m[s]));
             search::requantize(x, scale, min, CANDIDATES.nmax, &mut quants[s]);
-            block.scales[s] = sc[s] | (m[s] << 4);
-            for (byte, q) in qs[s / 8 * 2 + s % 2].iter_mut().zip(quants[s]) {
-                *byte |= q << (s / 2 % 4 * 2);
-            }
         }
-        block
+        pack((d, sc), (dmin, m), &quants)
     }
+
+    /// The same blocks, or with importances ggml's `quantize_row_q2_K_impl`.
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [Self]) {
+        quantize(values, importance, out);
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ2K]) = quantize_each
+}
+
+#[inline(always)]
+fn quantize_each<V: Lanes>(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ2K]) {
+    const PLAIN: Affine = Affine { nmax: 3, first: -0.5, delta: 0.1, steps: 15, absolute: true };
+    for (i, (values, out)) in values.iter().zip(out).enumerate() {
+        let x: [V; 16] = gather(values);
+        let (found, parts) = if let Some(importance) = importance {
+            let w = fit::weights(&x, &gather(&importance[i]), fit_blocks::mean_squares::<V, 1>(values, 1.0));
+            let found = fit::affine(&x, &w, &fit_blocks::weighted_candidates(3));
+            let total = fit_blocks::sum(&w).get();
+            let (d, sc) = fit::positive(&found.scale.get(), &total, 15);
+            let (dmin, m) = fit::positive(&found.min.get(), &total, 15);
+            (found, ((F16Le::from_f32(d), sc), (F16Le::from_f32(dmin), m)))
+        } else {
+            let mut w = x;
+            for w in &mut w {
+                *w = w.abs();
+            }
+            let found = fit::affine(&x, &w, &PLAIN);
+            let parts = (
+                search::positive_scales(&found.scale.get(), 15),
+                search::positive_scales(&found.min.get(), 15),
+            );
+            (found, parts)
+        };
+        let ((d, sc), (dmin, m)) = parts;
+        let (mut scale, mut min) = ([0.0; 16], [0.0; 16]);
+        for s in 0..16 {
+            scale[s] = d.to_f32() * f32::from(sc[s]);
+            min[s] = dmin.to_f32() * f32::from(m[s]);
+        }
+        let mut quants = found.quants;
+        fit_blocks::requantize(&x, V::new(scale), V::new(min), (0, 3), &mut quants);
+        *out = pack((d, sc), (dmin, m), &fit_blocks::bytes(&quants));
+    }
+}
+
+/// The block of these scales, minima and quants.
+#[inline(always)]
+fn pack((d, sc): (F16Le, [u8; 16]), (dmin, m): (F16Le, [u8; 16]), quants: &[[u8; 16]; 16]) -> BlockQ2K {
+    let mut block = BlockQ2K { scales: [0; 16], qs: [0; 64], d, dmin };
+    let (qs, _) = block.qs.as_chunks_mut::<16>();
+    for (s, quants) in quants.iter().enumerate() {
+        block.scales[s] = sc[s] | (m[s] << 4);
+        for (byte, q) in qs[s / 8 * 2 + s % 2].iter_mut().zip(quants) {
+            *byte |= q << (s / 2 % 4 * 2);
+        }
+    }
+    block
 }
 
 #[cfg(test)]

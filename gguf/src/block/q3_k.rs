@@ -13,7 +13,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, rounding, search};
+use super::lanes::{Lanes, gather};
+use super::{Block, fit, fit_blocks, lanes, rounding, search};
 
 /// 256 values. Size: 110 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -89,25 +90,71 @@ impl Block for BlockQ3K {
         for (s, x) in sub_blocks.iter().enumerate() {
             (fit[s], quants[s]) = search::symmetric_descent(x, 4);
         }
-        let max = rounding::signed_absmax(&fit);
-        let (mut d, mut scales) = (F16Le::from_f32(0.0), [-32; 16]);
-        if max != 0.0 {
-            let iscale = -32.0 / max;
-            d = F16Le::from_f32(1.0 / iscale);
-            scales = fit.map(|v| (rounding::nearest(iscale * v) as i8).clamp(-32, 31));
-        }
-        let mut block = BlockQ3K { hmask: [0; 32], qs: [0; 64], scales: pack_scales(&scales), d };
-        let (qs, _) = block.qs.as_chunks_mut::<16>();
-        let (hmask, _) = block.hmask.as_chunks_mut::<16>();
+        let (d, scales) = round_scales(&fit);
         for (s, x) in sub_blocks.iter().enumerate() {
             search::requantize_symmetric(x, d.to_f32() * f32::from(scales[s]), 4, &mut quants[s]);
-            for (j, q) in quants[s].iter().enumerate() {
-                qs[s / 8 * 2 + s % 2][j] |= (q & 3) << (s / 2 % 4 * 2);
-                hmask[s % 2][j] |= (q >> 2) << (s / 2);
-            }
         }
-        block
+        pack(d, &scales, &quants)
     }
+
+    /// The same blocks, or with importances ggml's `quantize_row_q3_K_impl`.
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [Self]) {
+        quantize(values, importance, out);
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ3K]) = quantize_each
+}
+
+#[inline(always)]
+fn quantize_each<V: Lanes>(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ3K]) {
+    for (i, (values, out)) in values.iter().zip(out).enumerate() {
+        let x: [V; 16] = gather(values);
+        let ((d, scales), mut quants) = if let Some(importance) = importance {
+            let w = fit::weights(&x, &gather(&importance[i]), fit_blocks::mean_squares::<V, 1>(values, 2.0));
+            let (fit, quants) = fit::symmetric(&x, &w, 4);
+            // The scales are fitted as values are, each weighted by all of its sub-block.
+            let (d, scales) = search::symmetric(&fit.get(), &fit_blocks::sum(&w).get(), 32);
+            ((F16Le::from_f32(d), scales.map(|s| s as i8 - 32)), quants)
+        } else {
+            let (fit, quants) = fit::symmetric_descent(&x, 4);
+            (round_scales(&fit.get()), quants)
+        };
+        let mut scale = [0.0; 16];
+        for s in 0..16 {
+            scale[s] = d.to_f32() * f32::from(scales[s]);
+        }
+        fit_blocks::requantize_symmetric(&x, V::new(scale), 4, &mut quants);
+        *out = pack(d, &scales, &fit_blocks::bytes(&quants));
+    }
+}
+
+/// The scales in 6 bits, and their scale.
+#[inline(always)]
+fn round_scales(fit: &[f32; 16]) -> (F16Le, [i8; 16]) {
+    let max = rounding::signed_absmax(fit);
+    if max == 0.0 {
+        return (F16Le::from_f32(0.0), [-32; 16]);
+    }
+    let iscale = -32.0 / max;
+    let scales = fit.map(|v| (rounding::nearest(iscale * v) as i8).clamp(-32, 31));
+    (F16Le::from_f32(1.0 / iscale), scales)
+}
+
+/// The block of these scales and quants.
+#[inline(always)]
+fn pack(d: F16Le, scales: &[i8; 16], quants: &[[u8; 16]; 16]) -> BlockQ3K {
+    let mut block = BlockQ3K { hmask: [0; 32], qs: [0; 64], scales: pack_scales(scales), d };
+    let (qs, _) = block.qs.as_chunks_mut::<16>();
+    let (hmask, _) = block.hmask.as_chunks_mut::<16>();
+    for (s, quants) in quants.iter().enumerate() {
+        for (j, q) in quants.iter().enumerate() {
+            qs[s / 8 * 2 + s % 2][j] |= (q & 3) << (s / 2 % 4 * 2);
+            hmask[s % 2][j] |= (q >> 2) << (s / 2);
+        }
+    }
+    block
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, nibbles, rounding};
+use super::lanes::{Lanes, gather};
+use super::{Block, fit, fit_blocks, lanes, nibbles, rounding};
 
 /// 32 values. Size: 18 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -43,6 +44,31 @@ impl Block for BlockQ4_0 {
         let id = rounding::reciprocal(d);
         let quants = rounding::each(values, |x| rounding::truncate(x * id + 8.5).min(15) as u8);
         BlockQ4_0 { d: F16Le::from_f32(d), qs: nibbles::pack(&quants) }
+    }
+    /// The same blocks, or with importances ggml's `quantize_row_q4_0_impl`: nineteen scales are tried.
+    fn quantize(values: &[[f32; 32]], importance: Option<&[[f32; 32]]>, out: &mut [Self]) {
+        match importance {
+            None => Self::encode_all(values, out),
+            Some(importance) => quantize(values, importance, out),
+        }
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ4_0]) = quantize_sixteens
+}
+
+#[inline(always)]
+fn quantize_sixteens<V: Lanes>(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ4_0]) {
+    let sigma2 = fit_blocks::row_mean_square(values.as_flattened());
+    let chunks = values.chunks(16).zip(importance.chunks(16));
+    for ((values, importance), out) in chunks.zip(out.chunks_mut(16)) {
+        let x: [V; 32] = gather(values.as_flattened());
+        let w = fit_blocks::row_weights(&x, importance.as_flattened(), sigma2);
+        let (fit, quants) = fit::symmetric(&x, &w, 8);
+        for ((out, d), quants) in out.iter_mut().zip(fit.get()).zip(&fit_blocks::bytes(&quants)) {
+            *out = BlockQ4_0 { d: F16Le::from_f32(d), qs: nibbles::pack(quants) };
+        }
     }
 }
 

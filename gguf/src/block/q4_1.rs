@@ -11,7 +11,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, nibbles, rounding};
+use super::lanes::{Lanes, gather};
+use super::{Block, fit, fit_blocks, lanes, nibbles, rounding};
 
 /// 32 values. Size: 20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -47,6 +48,33 @@ impl Block for BlockQ4_1 {
         let id = rounding::reciprocal(d);
         let quants = rounding::each(values, |x| rounding::truncate((x - min) * id + 0.5).min(15) as u8);
         BlockQ4_1 { d: F16Le::from_f32(d), m: F16Le::from_f32(min), qs: nibbles::pack(&quants) }
+    }
+    /// The same blocks, or with importances ggml's `quantize_row_q4_1_impl`: 37 scales are tried.
+    fn quantize(values: &[[f32; 32]], importance: Option<&[[f32; 32]]>, out: &mut [Self]) {
+        match importance {
+            None => Self::encode_all(values, out),
+            Some(importance) => quantize(values, importance, out),
+        }
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ4_1]) = quantize_sixteens
+}
+
+#[inline(always)]
+fn quantize_sixteens<V: Lanes>(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ4_1]) {
+    let sigma2 = fit_blocks::row_mean_square(values.as_flattened());
+    let chunks = values.chunks(16).zip(importance.chunks(16));
+    for ((values, importance), out) in chunks.zip(out.chunks_mut(16)) {
+        let x: [V; 32] = gather(values.as_flattened());
+        let w = fit_blocks::row_weights(&x, importance.as_flattened(), sigma2);
+        let found = fit::affine(&x, &w, &fit_blocks::weighted_candidates(15));
+        let quants = fit_blocks::bytes(&found.quants);
+        for (s, out) in out.iter_mut().enumerate() {
+            let (d, m) = (F16Le::from_f32(found.scale.get()[s]), F16Le::from_f32(-found.min.get()[s]));
+            *out = BlockQ4_1 { d, m, qs: nibbles::pack(&quants[s]) };
+        }
     }
 }
 

@@ -13,7 +13,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, scales, search};
+use super::fit::Affine;
+use super::lanes::Lanes;
+use super::{Block, fit_blocks, lanes, scales, search};
 
 /// 256 values. Size: 144 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -54,15 +56,42 @@ impl Block for BlockQ4K {
     /// `quantize_row_q4_K_ref`).
     fn encode(values: &[f32; 256]) -> Self {
         let candidates = search::Candidates { nmax: 15, first: -1.0, steps: 20, absolute: false };
-        let search::SuperBlock { d, dmin, scales, quants } = search::super_block(values, &candidates);
-        let mut qs = [0; 128];
-        for (qs, quants) in qs.as_chunks_mut::<32>().0.iter_mut().zip(quants.as_chunks::<64>().0) {
-            for j in 0..32 {
-                qs[j] = quants[j] | (quants[32 + j] << 4);
-            }
-        }
-        BlockQ4K { d, dmin, scales, qs }
+        pack(&search::super_block(values, &candidates))
     }
+
+    /// The same blocks, or with importances ggml's `quantize_row_q4_K_impl`.
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [Self]) {
+        quantize(values, importance, out);
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ4K]) = quantize_pairs
+}
+
+#[inline(always)]
+fn quantize_pairs<V: Lanes>(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ4K]) {
+    const PLAIN: Affine = Affine { nmax: 15, first: -1.0, delta: 0.1, steps: 20, absolute: false };
+    for (i, (values, out)) in values.chunks(2).zip(out.chunks_mut(2)).enumerate() {
+        let importance = importance.map(|row| row[2 * i..2 * i + values.len()].as_flattened());
+        for (out, block) in
+            out.iter_mut().zip(fit_blocks::super_blocks::<V>(values.as_flattened(), importance, &PLAIN))
+        {
+            *out = pack(&block);
+        }
+    }
+}
+
+#[inline(always)]
+fn pack(block: &search::SuperBlock) -> BlockQ4K {
+    let &search::SuperBlock { d, dmin, scales, ref quants } = block;
+    let mut qs = [0; 128];
+    for (qs, quants) in qs.as_chunks_mut::<32>().0.iter_mut().zip(quants.as_chunks::<64>().0) {
+        for j in 0..32 {
+            qs[j] = quants[j] | (quants[32 + j] << 4);
+        }
+    }
+    BlockQ4K { d, dmin, scales, qs }
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, fifth_bit, rounding};
+use super::lanes::{Lanes, gather};
+use super::{Block, fifth_bit, fit, fit_blocks, lanes, rounding};
 
 /// 32 values. Size: 22 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -47,6 +48,32 @@ impl Block for BlockQ5_0 {
         let (qh, qs) =
             fifth_bit::pack(&rounding::each(values, |x| rounding::truncate(x * id + 16.5).min(31) as u8));
         BlockQ5_0 { d: F16Le::from_f32(d), qh, qs }
+    }
+    /// The same blocks, or with importances ggml's `quantize_row_q5_0_impl`: nineteen scales are tried.
+    fn quantize(values: &[[f32; 32]], importance: Option<&[[f32; 32]]>, out: &mut [Self]) {
+        match importance {
+            None => Self::encode_all(values, out),
+            Some(importance) => quantize(values, importance, out),
+        }
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ5_0]) = quantize_sixteens
+}
+
+#[inline(always)]
+fn quantize_sixteens<V: Lanes>(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ5_0]) {
+    let sigma2 = fit_blocks::row_mean_square(values.as_flattened());
+    let chunks = values.chunks(16).zip(importance.chunks(16));
+    for ((values, importance), out) in chunks.zip(out.chunks_mut(16)) {
+        let x: [V; 32] = gather(values.as_flattened());
+        let w = fit_blocks::row_weights(&x, importance.as_flattened(), sigma2);
+        let (fit, quants) = fit::symmetric(&x, &w, 16);
+        for ((out, d), quants) in out.iter_mut().zip(fit.get()).zip(&fit_blocks::bytes(&quants)) {
+            let (qh, qs) = fifth_bit::pack(quants);
+            *out = BlockQ5_0 { d: F16Le::from_f32(d), qh, qs };
+        }
     }
 }
 

@@ -12,7 +12,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, fifth_bit, rounding};
+use super::lanes::{Lanes, gather};
+use super::{Block, fifth_bit, fit, fit_blocks, lanes, rounding};
 
 /// 32 values. Size: 24 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -51,6 +52,34 @@ impl Block for BlockQ5_1 {
         let (qh, qs) =
             fifth_bit::pack(&rounding::each(values, |x| rounding::truncate((x - min) * id + 0.5) as u8));
         BlockQ5_1 { d: F16Le::from_f32(d), m: F16Le::from_f32(min), qh, qs }
+    }
+    /// The same blocks, or with importances ggml's `quantize_row_q5_1_impl`: 37 scales are tried.
+    fn quantize(values: &[[f32; 32]], importance: Option<&[[f32; 32]]>, out: &mut [Self]) {
+        match importance {
+            None => Self::encode_all(values, out),
+            Some(importance) => quantize(values, importance, out),
+        }
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ5_1]) = quantize_sixteens
+}
+
+#[inline(always)]
+fn quantize_sixteens<V: Lanes>(values: &[[f32; 32]], importance: &[[f32; 32]], out: &mut [BlockQ5_1]) {
+    let sigma2 = fit_blocks::row_mean_square(values.as_flattened());
+    let chunks = values.chunks(16).zip(importance.chunks(16));
+    for ((values, importance), out) in chunks.zip(out.chunks_mut(16)) {
+        let x: [V; 32] = gather(values.as_flattened());
+        let w = fit_blocks::row_weights(&x, importance.as_flattened(), sigma2);
+        let found = fit::affine(&x, &w, &fit_blocks::weighted_candidates(31));
+        let quants = fit_blocks::bytes(&found.quants);
+        for (s, out) in out.iter_mut().enumerate() {
+            let (d, m) = (F16Le::from_f32(found.scale.get()[s]), F16Le::from_f32(-found.min.get()[s]));
+            let (qh, qs) = fifth_bit::pack(&quants[s]);
+            *out = BlockQ5_1 { d, m, qh, qs };
+        }
     }
 }
 

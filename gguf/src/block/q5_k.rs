@@ -14,7 +14,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, scales, search};
+use super::fit::Affine;
+use super::lanes::Lanes;
+use super::{Block, fit_blocks, lanes, scales, search};
 
 /// 256 values. Size: 176 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -58,18 +60,45 @@ impl Block for BlockQ5K {
     /// `quantize_row_q5_K_ref`).
     fn encode(values: &[f32; 256]) -> Self {
         let candidates = search::Candidates { nmax: 31, first: -0.5, steps: 15, absolute: false };
-        let search::SuperBlock { d, dmin, scales, quants } = search::super_block(values, &candidates);
-        let (mut qh, mut qs) = ([0; 32], [0; 128]);
-        let chunks = qs.as_chunks_mut::<32>().0.iter_mut().zip(quants.as_chunks::<64>().0);
-        for (i, (qs, quants)) in chunks.enumerate() {
-            for j in 0..32 {
-                let (low, high) = (quants[j], quants[32 + j]);
-                qs[j] = (low & 15) | ((high & 15) << 4);
-                qh[j] |= ((low >> 4) | ((high >> 4) << 1)) << (2 * i);
-            }
-        }
-        BlockQ5K { d, dmin, scales, qh, qs }
+        pack(&search::super_block(values, &candidates))
     }
+
+    /// The same blocks, or with importances ggml's `quantize_row_q5_K_impl`.
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [Self]) {
+        quantize(values, importance, out);
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ5K]) = quantize_pairs
+}
+
+#[inline(always)]
+fn quantize_pairs<V: Lanes>(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ5K]) {
+    const PLAIN: Affine = Affine { nmax: 31, first: -0.5, delta: 0.1, steps: 15, absolute: false };
+    for (i, (values, out)) in values.chunks(2).zip(out.chunks_mut(2)).enumerate() {
+        let importance = importance.map(|row| row[2 * i..2 * i + values.len()].as_flattened());
+        for (out, block) in
+            out.iter_mut().zip(fit_blocks::super_blocks::<V>(values.as_flattened(), importance, &PLAIN))
+        {
+            *out = pack(&block);
+        }
+    }
+}
+
+#[inline(always)]
+fn pack(block: &search::SuperBlock) -> BlockQ5K {
+    let &search::SuperBlock { d, dmin, scales, ref quants } = block;
+    let (mut qh, mut qs) = ([0; 32], [0; 128]);
+    let chunks = qs.as_chunks_mut::<32>().0.iter_mut().zip(quants.as_chunks::<64>().0);
+    for (i, (qs, quants)) in chunks.enumerate() {
+        for j in 0..32 {
+            let (low, high) = (quants[j], quants[32 + j]);
+            qs[j] = (low & 15) | ((high & 15) << 4);
+            qh[j] |= ((low >> 4) | ((high >> 4) << 1)) << (2 * i);
+        }
+    }
+    BlockQ5K { d, dmin, scales, qh, qs }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
-use super::{Block, rounding, search};
+use super::lanes::{Lanes, gather};
+use super::{Block, fit, fit_blocks, lanes, rounding, search};
 
 /// 256 values. Size: 210 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -58,28 +59,77 @@ impl Block for BlockQ6K {
         let mut quants = [[0; 16]; 16];
         let mut fit = [0.0; 16];
         for (s, x) in sub_blocks.iter().enumerate() {
-            (fit[s], quants[s]) = search::symmetric(x, 32);
+            (fit[s], quants[s]) = search::symmetric(x, &rounding::each(x, |x| x * x), 32);
         }
-        let mut block = BlockQ6K::zeroed();
-        let max = rounding::signed_absmax(&fit);
-        if max.abs() < search::EPSILON {
-            return block;
-        }
-        let iscale = -128.0 / max;
-        block.d = F16Le::from_f32(1.0 / iscale);
-        block.scales = fit.map(|v| rounding::nearest(iscale * v).min(127) as i8);
-        let d = block.d.to_f32();
-        let (ql, _) = block.ql.as_chunks_mut::<16>();
-        let (qh, _) = block.qh.as_chunks_mut::<16>();
+        let Some((d, scales)) = round_scales(&fit) else { return BlockQ6K::zeroed() };
         for (s, x) in sub_blocks.iter().enumerate() {
-            search::requantize_symmetric(x, d * f32::from(block.scales[s]), 32, &mut quants[s]);
-            for (j, q) in quants[s].iter().enumerate() {
-                ql[s / 8 * 4 + s % 4][j] |= (q & 15) << (s / 4 % 2 * 4);
-                qh[s / 8 * 2 + s % 2][j] |= (q >> 4) << (s / 2 % 4 * 2);
-            }
+            search::requantize_symmetric(x, d.to_f32() * f32::from(scales[s]), 32, &mut quants[s]);
         }
-        block
+        pack(d, scales, &quants)
     }
+
+    /// The same blocks, or with importances ggml's `quantize_row_q6_K_impl`.
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [Self]) {
+        quantize(values, importance, out);
+    }
+}
+
+lanes::widest! {
+    fn quantize(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ6K]) = quantize_each
+}
+
+#[inline(always)]
+fn quantize_each<V: Lanes>(values: &[[f32; 256]], importance: Option<&[[f32; 256]]>, out: &mut [BlockQ6K]) {
+    for (i, (values, out)) in values.iter().zip(out).enumerate() {
+        let x: [V; 16] = gather(values);
+        // Six bits are enough for importances to count as they are, without regard to the values.
+        let w: [V; 16] = if let Some(importance) = importance {
+            gather(&importance[i])
+        } else {
+            let mut w = x;
+            for w in &mut w {
+                *w = *w * *w;
+            }
+            w
+        };
+        let (fit, mut quants) = fit::symmetric(&x, &w, 32);
+        let Some((d, scales)) = round_scales(&fit.get()) else {
+            *out = BlockQ6K::zeroed();
+            continue;
+        };
+        let mut scale = [0.0; 16];
+        for s in 0..16 {
+            scale[s] = d.to_f32() * f32::from(scales[s]);
+        }
+        fit_blocks::requantize_symmetric(&x, V::new(scale), 32, &mut quants);
+        *out = pack(d, scales, &fit_blocks::bytes(&quants));
+    }
+}
+
+/// The scales in 8 bits, and their scale; none where all are as good as 0.
+#[inline(always)]
+fn round_scales(fit: &[f32; 16]) -> Option<(F16Le, [i8; 16])> {
+    let max = rounding::signed_absmax(fit);
+    if max.abs() < search::EPSILON {
+        return None;
+    }
+    let iscale = -128.0 / max;
+    Some((F16Le::from_f32(1.0 / iscale), fit.map(|v| rounding::nearest(iscale * v).min(127) as i8)))
+}
+
+/// The block of these scales and quants.
+#[inline(always)]
+fn pack(d: F16Le, scales: [i8; 16], quants: &[[u8; 16]; 16]) -> BlockQ6K {
+    let mut block = BlockQ6K { ql: [0; 128], qh: [0; 64], scales, d };
+    let (ql, _) = block.ql.as_chunks_mut::<16>();
+    let (qh, _) = block.qh.as_chunks_mut::<16>();
+    for (s, quants) in quants.iter().enumerate() {
+        for (j, q) in quants.iter().enumerate() {
+            ql[s / 8 * 4 + s % 4][j] |= (q & 15) << (s / 4 % 2 * 4);
+            qh[s / 8 * 2 + s % 2][j] |= (q >> 4) << (s / 2 % 4 * 2);
+        }
+    }
+    block
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ pub(crate) const EPSILON: f32 = 1e-15;
 
 /// The best scale for `value = scale * q` with `q` from `-nmax` to `nmax - 1`, and each `q + nmax`.
 ///
-/// Errors are weighted by the square of the value. Nineteen scales around the one that maps the largest
+/// Errors are weighted by `w`. Nineteen scales around the one that maps the largest
 /// magnitude to `-nmax` are tried, each refitted by least squares.
-pub(crate) fn symmetric<const N: usize>(x: &[f32; N], nmax: i32) -> (f32, [u8; N]) {
+pub(crate) fn symmetric<const N: usize>(x: &[f32; N], w: &[f32; N], nmax: i32) -> (f32, [u8; N]) {
     let max = rounding::signed_absmax(x);
     if max.abs() < EPSILON {
         return (0.0, [0; N]);
@@ -21,9 +21,8 @@ pub(crate) fn symmetric<const N: usize>(x: &[f32; N], nmax: i32) -> (f32, [u8; N
     let quant = |iscale: f32, x: f32| rounding::nearest(iscale * x).clamp(-nmax, nmax - 1);
     let sums = |iscale: f32| {
         let (mut xq, mut qq) = (0.0, 0.0);
-        for &x in x {
+        for (&x, &w) in x.iter().zip(w) {
             let q = quant(iscale, x) as f32;
-            let w = x * x;
             xq += w * x * q;
             qq += w * q * q;
         }
@@ -45,7 +44,7 @@ pub(crate) fn symmetric<const N: usize>(x: &[f32; N], nmax: i32) -> (f32, [u8; N
     (scale, rounding::each(x, |x| (quant(best_iscale, x) + nmax) as u8))
 }
 
-/// As [`symmetric`], by up to five rounds in which each `q` moves to where the refitted scale wants it.
+/// As [`symmetric`] with the squares of the values as weights, by up to five rounds in which each `q` moves to where the refitted scale wants it.
 pub(crate) fn symmetric_descent<const N: usize>(x: &[f32; N], nmax: i32) -> (f32, [u8; N]) {
     let max = rounding::signed_absmax(x);
     if max.abs() < EPSILON {
@@ -170,6 +169,12 @@ pub(crate) struct SuperBlock {
     pub(crate) dmin: F16Le,
     pub(crate) scales: [u8; scales::BYTES],
     pub(crate) quants: [u8; 256],
+}
+
+impl SuperBlock {
+    /// Zeros.
+    pub(crate) const EMPTY: SuperBlock =
+        SuperBlock { d: F16Le([0; 2]), dmin: F16Le([0; 2]), scales: [0; scales::BYTES], quants: [0; 256] };
 }
 
 /// Eight sub-blocks of 32 with 6-bit scales and minima: the quants of Q4_K and Q5_K, one per byte.

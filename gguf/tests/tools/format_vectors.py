@@ -102,6 +102,39 @@ def encoder_input():
     return values.astype(np.float32).ravel()
 
 
+def file_input():
+    """48 rows of 256 that squares do not overflow, and the importances of 1024 columns."""
+    words = splitmix64(0xF11E, 48 * 256)
+    parts = sum(((words >> np.uint64(s)) & np.uint64(0xFFFF)).astype(np.int64) for s in (0, 16, 32, 48))
+    values = ((parts - 131070) / 65536.0).reshape(48, 256)
+    index = np.arange(256)
+    for row in range(48):
+        case = row % 8
+        if case < 3:
+            values[row] *= 2.0 ** (row % 5 - 6)
+        elif case == 3:
+            values[row] *= 2.0 ** ((index // 16) % 7 - 3.0)
+        elif case == 4:
+            values[row] = values[row][0]
+        elif case == 5:
+            values[row] = np.where(index // 32 % 2 == 0, values[row], 0)
+    importance = ((splitmix64(0x1394, 1024) & np.uint64(0xFFFF)) + np.uint64(1)).astype(np.float64) / 4096
+    return values.astype(np.float32).ravel(), importance.astype(np.float32)
+
+
+def for_file(library, kind, values, importance):
+    """As files are encoded: rows of 1024, with or without importances."""
+    length, size = gguf.GGML_QUANT_SIZES[kind]
+    out = np.zeros(values.size // length * size, np.uint8)
+    weights = None if importance is None else ctypes.c_void_p(importance.ctypes.data)
+    pointer = lambda array: ctypes.c_void_p(array.ctypes.data)
+    rows = ctypes.c_int64(values.size // 1024)
+    library.ggml_quantize_chunk(
+        ctypes.c_int(kind.value), pointer(values), pointer(out), ctypes.c_int64(0), rows, ctypes.c_int64(1024), weights
+    )
+    return out
+
+
 def vectors(files):
     library = encoder_library()
     values = encoder_input()
@@ -113,6 +146,10 @@ def vectors(files):
         data = splitmix64(kind.value, -(-blocks * size // 8)).view(np.uint8)[: blocks * size]
         print("decode", name, digest_values(decode(kind, data)))
         print("encode", name, digest(encode(library, kind, values)))
+        if length > 1:
+            rows, importance = file_input()
+            print("quantize", name, digest(for_file(library, kind, rows, None)))
+            print("weighted", name, digest(for_file(library, kind, rows, importance)))
     for path in sorted(pathlib.Path(files).glob("*.gguf")) if files else []:
         tensors = gguf.GGUFReader(path).tensors
         parts = [decode(t.tensor_type, np.array(t.data).ravel().view(np.uint8)) for t in tensors]

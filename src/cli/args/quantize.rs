@@ -32,6 +32,10 @@ pub struct QuantizeArgs {
     /// Leave the output matrix as it is
     #[arg(long, conflicts_with = "output_tensor_type")]
     pub leave_output_tensor: bool,
+    /// An importance matrix (`chaski imatrix` or llama-imatrix make one): columns that meet strong activations are rounded
+    /// with more care
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
     /// No mixture: every matrix in the format that FORMAT has for most
     #[arg(long)]
     pub pure: bool,

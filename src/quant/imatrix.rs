@@ -1,0 +1,153 @@
+//! Importance matrices: for every column of a matrix, how strong the activations are that meet it.
+//!
+//! A linear layer computes `y_r = sum_c W_rc x_c`. Rounding moves `W_rc` by `e_rc`, so the mean square of the error of `y_r`
+//! over a calibration text is `E[(sum_c e_rc x_c)^2]`, which is `sum_c e_rc^2 E[x_c^2]` where activations of different
+//! columns do not go together. So the importance of a column is `E[x_c^2]`, the mean square of its activations, and the
+//! encoders weigh squared errors by it.
+//!
+//! Files are GGUF as llama.cpp writes them: for each matrix `NAME.in_sum2`, the sums of squares of each column (for each
+//! expert a row), and `NAME.counts`, how many activations were summed up.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chaski_gguf::{FileKind, Format, Gguf, Writer, keys};
+
+use super::QuantError;
+
+/// The statistics of one matrix, or of the matrices of all experts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Statistics {
+    /// `sum x_c^2` for each column, expert after expert.
+    pub sums: Vec<f32>,
+    /// How many activations were summed up, for each expert.
+    pub counts: Vec<f32>,
+}
+
+/// An importance matrix.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Imatrix {
+    /// By the name of the matrix (`blk.0.ffn_down.weight`).
+    pub entries: BTreeMap<String, Statistics>,
+    /// The texts that it was made from.
+    pub datasets: Vec<String>,
+    /// Windows of those texts.
+    pub chunks: u32,
+    /// Tokens of a window.
+    pub chunk_size: u32,
+}
+
+impl Statistics {
+    /// The importance of each column, expert after expert: mean squares. An expert that no activation met has no say: 1
+    /// throughout.
+    pub fn importance(&self) -> Vec<f32> {
+        let columns = self.sums.len() / self.counts.len().max(1);
+        let mut out = Vec::with_capacity(self.sums.len());
+        for (sums, count) in self.sums.chunks(columns.max(1)).zip(&self.counts) {
+            // Nothing but zeros would leave the encoders without any preference.
+            let silent = *count <= 0.0 || sums.iter().all(|s| *s == 0.0);
+            out.extend(sums.iter().map(|sum| if silent { 1.0 } else { sum / count }));
+        }
+        out
+    }
+}
+
+impl Imatrix {
+    /// Read llama.cpp's file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no importance matrix, lacks sums or counts, or holds what is not finite or negative.
+    pub fn open(path: &Path) -> Result<Imatrix, QuantError> {
+        Self::read(&Gguf::open(path)?)
+    }
+
+    fn read(file: &Gguf) -> Result<Imatrix, QuantError> {
+        if file.kind() != FileKind::Imatrix {
+            return Err(QuantError::Imatrix {
+                why: format!("the file is {}, not an importance matrix", file.kind()),
+            });
+        }
+        let mut entries = BTreeMap::new();
+        for info in file.tensors() {
+            let Some(name) = info.name.strip_suffix(SUMS) else { continue };
+            let sums = floats(file, &info.name)?;
+            let counts = floats(file, &format!("{name}{COUNTS}"))?;
+            if counts.is_empty() || sums.is_empty() || !sums.len().is_multiple_of(counts.len()) {
+                let why = format!("{} sums for {} counts", sums.len(), counts.len());
+                return Err(QuantError::Imatrix { why: format!("tensor {}: {why}", info.name) });
+            }
+            entries.insert(name.to_owned(), Statistics { sums, counts });
+        }
+        if entries.is_empty() {
+            return Err(QuantError::Imatrix { why: format!("there is no tensor NAME{SUMS}") });
+        }
+        let datasets = match file.string_array(keys::IMATRIX_DATASETS)? {
+            Some(texts) => texts.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+            None => Vec::new(),
+        };
+        Ok(Imatrix {
+            entries,
+            datasets,
+            chunks: file.u32(keys::IMATRIX_CHUNK_COUNT)?.unwrap_or(0),
+            chunk_size: file.u32(keys::IMATRIX_CHUNK_SIZE)?.unwrap_or(0),
+        })
+    }
+
+    /// Write llama.cpp's file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), QuantError> {
+        let mut writer = Writer::new();
+        writer
+            .set(keys::GENERAL_TYPE, "imatrix")?
+            .set(keys::IMATRIX_DATASETS, self.datasets.clone())?
+            .set(keys::IMATRIX_CHUNK_COUNT, self.chunks)?
+            .set(keys::IMATRIX_CHUNK_SIZE, self.chunk_size)?;
+        for (name, s) in &self.entries {
+            let experts = s.counts.len() as u64;
+            let columns = s.sums.len() as u64 / experts.max(1);
+            let (sums, counts) = (bytemuck::cast_slice(&s.sums), bytemuck::cast_slice(&s.counts));
+            writer.tensor(&format!("{name}{SUMS}"), &[columns, experts], Format::F32, sums)?;
+            writer.tensor(&format!("{name}{COUNTS}"), &[1, experts], Format::F32, counts)?;
+        }
+        writer.save(path)?;
+        Ok(())
+    }
+
+    /// The importances of a tensor of this shape; none where there are none for it.
+    ///
+    /// # Errors
+    /// There are some, but for another shape: they are of another model.
+    pub fn importance(&self, name: &str, shape: &[u64]) -> Result<Option<Vec<f32>>, QuantError> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        let columns = shape.first().copied().unwrap_or(1);
+        let experts: u64 = shape.get(2..).unwrap_or_default().iter().product();
+        if (entry.sums.len() as u64, entry.counts.len() as u64) == (columns.saturating_mul(experts), experts)
+        {
+            return Ok(Some(entry.importance()));
+        }
+        let (sums, counts) = (entry.sums.len(), entry.counts.len());
+        let why = format!(
+            "tensor {name}: {sums} importances for {counts} matrices, but the tensor has {columns} columns in {experts}; it \
+             is of another model"
+        );
+        Err(QuantError::Imatrix { why })
+    }
+}
+
+const SUMS: &str = ".in_sum2";
+const COUNTS: &str = ".counts";
+
+/// The values of a tensor, none of them negative or not finite.
+fn floats(file: &Gguf, name: &str) -> Result<Vec<f32>, QuantError> {
+    let tensor = file.require_tensor(name)?;
+    if tensor.info.format != Format::F32 {
+        return Err(QuantError::Imatrix { why: format!("tensor {name} is {}, not F32", tensor.info.format) });
+    }
+    let values: Vec<f32> = tensor.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    match values.iter().position(|v| !v.is_finite() || *v < 0.0) {
+        Some(at) => Err(QuantError::Imatrix { why: format!("tensor {name}: value {at} is {}", values[at]) }),
+        None => Ok(values),
+    }
+}
