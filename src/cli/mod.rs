@@ -9,6 +9,7 @@ mod devices;
 pub mod exit;
 
 mod file;
+mod imatrix;
 mod inspect;
 pub mod interrupt;
 pub mod load;
@@ -104,6 +105,7 @@ fn run(command: Command, terminal: Terminal, verbose: bool) -> anyhow::Result<()
         Command::Template(args) => template::run(&args),
         Command::Perplexity(args) => perplexity::run(&args, terminal),
         Command::Quantize(args) => quantize::run(&args, terminal),
+        Command::Imatrix(args) => imatrix::run(&args, terminal),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

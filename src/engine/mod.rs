@@ -4,6 +4,7 @@
 //! one: it knows what the cache holds and evaluates only what is new.
 
 mod memory;
+mod observe;
 mod session;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use chaski_gguf::Gguf;
 
 pub use memory::{MemoryPlan, plan_memory};
+pub use observe::{Experts, Observed};
 pub use session::{Interrupted, Session};
 
 use crate::backend::{Backend, BackendError, Inputs, KvLayer, Why};

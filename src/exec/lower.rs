@@ -43,6 +43,9 @@ pub fn lower(graph: &Graph, placement: &Placement, backends: &[&dyn Backend]) ->
     if let Some(output) = graph.output() {
         low.out.graph.set_output(new_id[output.index()]);
     }
+    for kept in graph.kept() {
+        low.out.graph.keep(new_id[kept.index()]);
+    }
     low.out
 }
 

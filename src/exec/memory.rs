@@ -37,6 +37,9 @@ pub fn layout(low: &Lowered, devices: usize) -> Layout {
     if let Some(output) = graph.output() {
         last_use[source(output).index()] = n;
     }
+    for kept in graph.kept() {
+        last_use[source(*kept).index()] = n;
+    }
 
     let mut regions: Vec<Option<Region>> = vec![None; n];
     let mut arena = vec![0; devices];

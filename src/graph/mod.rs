@@ -63,6 +63,7 @@ impl Node {
 pub struct Graph {
     nodes: Vec<Node>,
     output: Option<NodeId>,
+    kept: Vec<NodeId>,
 }
 
 impl Graph {
@@ -91,6 +92,14 @@ impl Graph {
     /// Declare the node that is the answer.
     pub fn set_output(&mut self, id: NodeId) {
         self.output = Some(id);
+    }
+    /// Keep the value of a node until the graph has run, so that it can be read then, as the output is.
+    pub fn keep(&mut self, id: NodeId) {
+        self.kept.push(id);
+    }
+    /// The nodes whose values are kept, in the order in which that was asked for.
+    pub fn kept(&self) -> &[NodeId] {
+        &self.kept
     }
     /// The cache leaf that `id` reads: itself, or the one behind the write that it waits for.
     pub fn kv_leaf(&self, id: NodeId) -> Option<NodeId> {

@@ -28,6 +28,7 @@
 //!
 //! See [`measures`] for mean squared error, signal-to-noise ratio, cosine, saturation.
 
+mod calibrate;
 mod choose;
 mod convert;
 mod error;
@@ -39,6 +40,7 @@ mod output;
 mod plan;
 mod run;
 
+pub use calibrate::{Calibration, calibrate};
 pub use error::QuantError;
 pub use file_type::FileType;
 pub use glob::Glob;

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 pub use conversation::{ChatOnlyArgs, ConversationArgs, OnFull, Switch};
 pub use engine::{BatchArgs, CpuArgs, EngineArgs, GpuArgs, OverrideArgs};
 pub use output::OutputArgs;
-pub use quantize::QuantizeArgs;
+pub use quantize::{ImatrixArgs, QuantizeArgs};
 pub use sampling::{GenerationArgs, SamplingArgs};
 
 /// What a bare `--help` begins with.
@@ -75,6 +75,8 @@ pub enum Command {
     Perplexity(Box<PerplexityArgs>),
     /// Write a smaller file: a model's tensors rounded to fewer bits
     Quantize(Box<QuantizeArgs>),
+    /// Write an importance matrix: how strong the activations are that meet each column of a model's matrices
+    Imatrix(Box<ImatrixArgs>),
     /// Show the CPU features, the kernel set chosen, memory and GPU adapters
     Devices(DevicesArgs),
     /// Print a completion script for a shell
@@ -306,7 +308,7 @@ pub struct ManArgs {
 }
 
 /// The commands of the contract that later versions bring: named, so that nobody takes them for a file.
-pub const NOT_BUILT_YET: &[&str] = &["bench", "imatrix", "compare", "embed"];
+pub const NOT_BUILT_YET: &[&str] = &["bench", "compare", "embed"];
 
 /// A token id, with spaces around it passed over: `1, 2, 3` is typed as often as `1,2,3`.
 fn token_id(text: &str) -> Result<u32, String> {

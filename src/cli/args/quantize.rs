@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::{EngineArgs, ModelArgs};
+
 /// `chaski quantize`
 #[derive(Debug, Args)]
 #[command(
@@ -57,4 +59,27 @@ pub struct QuantizeArgs {
     /// Threads [default: physical cores that this process may use]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+}
+
+/// `chaski imatrix`
+#[derive(Debug, Args)]
+pub struct ImatrixArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    /// The calibration text: like what the model will be used for, and not what it will be measured by
+    #[arg(short, long, value_name = "TEXT")]
+    pub file: PathBuf,
+    /// The importance matrix to write, in llama.cpp's GGUF form
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Only the first windows of the text
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    /// Gather for the output matrix too
+    #[arg(long)]
+    pub process_output: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub engine: EngineArgs,
 }
