@@ -259,7 +259,7 @@ class Maker:
         f = rng.choice([x for x in self.f.formats if name != "convert" or x["name"] != "FP8"])
         s, model = spell_format(f, rng), "8B"
         if name == "size":
-            if rng.random() < 0.35:
+            if rng.random() < 0.28:
                 model = rng.choice(list(PARAMETERS))
             m = rng.choice([f"{'an' if model == '8B' else 'a'} {model} model", f"{'an' if model == '8B' else 'a'} {model} model", f"{model}", f"the {model} model", f"my {model} model", f"{'an' if model == '8B' else 'a'} {model}", f"{'an' if model == '8B' else 'a'} {model[:-1]} billion parameter model", f"llama {model}"])
             if rng.random() < 0.3:
@@ -364,7 +364,7 @@ class Maker:
         frame, s, answer = outside.invented(self.rng, self.f.spellings, self.f.format_names)
         return Turn(self.say(frame, s=s), answer, must=[answer[:24]])
 
-    FAMILIES = [("fact", 58), ("format", 16), ("smaller", 2.5), ("size_any", 0.5), ("sum", 6), ("calendar", 4.5), ("outside", 9), ("invented", 5)]
+    FAMILIES = [("fact", 58), ("format", 16), ("smaller", 2.5), ("size_any", 0.5), ("sum", 8), ("calendar", 4.5), ("outside", 9), ("invented", 5)]
 
     def turn(self):
         return getattr(self, self.rng.choices([n for n, _ in self.FAMILIES], self.weights)[0])()
@@ -486,11 +486,11 @@ def main():
     with open(args.out / "train.jsonl", "w") as f:
         while turns < args.turns:
             k = maker.rng.random()
-            if k < 0.012:
+            if k < 0.008:
                 row = {"text": maker.text()}
                 turns += 20
             else:
-                talk = maker.conversation(24 if k < 0.018 else 4)
+                talk = maker.conversation(24 if k < 0.014 else 4)
                 row = record(talk, maker.rng)
                 turns += len(talk)
             line = json.dumps(row, ensure_ascii=False)

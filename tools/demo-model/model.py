@@ -13,7 +13,7 @@ class Config:
 
     vocab: int = 2048
     width: int = 256
-    layers: int = 6
+    layers: int = 4
     heads: int = 4
     kv_heads: int = 2
     head: int = 64

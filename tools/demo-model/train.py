@@ -33,12 +33,12 @@ def arguments():
     p.add_argument("--name", default="model.pt")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--batch", type=int, default=2048, help="tokens a step, padding included")
-    p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--muon", type=float, default=0.0, help="learning rate of Muon for the matrices; 0 = AdamW for them too")
+    p.add_argument("--batch", type=int, default=3072, help="tokens a step, padding included")
+    p.add_argument("--lr", type=float, default=3e-3)
+    p.add_argument("--muon", type=float, default=0.02, help="learning rate of Muon for the matrices; 0 = AdamW for them too")
     p.add_argument("--decay", type=float, default=0.05)
     p.add_argument("--user-weight", type=int, default=12, help="loss on the user's words, in hundredths")
-    p.add_argument("--qat-from", type=float, default=0.6, help="share of the run after which weights are rounded to 4 bits in the forward pass")
+    p.add_argument("--qat-from", type=float, default=0.7, help="share of the run after which weights are rounded to 4 bits in the forward pass")
     p.add_argument("--layers", type=int, default=Config.layers)
     p.add_argument("--ffn", type=int, default=Config.ffn)
     p.add_argument("--minutes", type=float, default=0, help="end after so many minutes, the schedule fitted to it (for trials)")
@@ -144,13 +144,13 @@ def main():
         value, each = loss(ids, w, done >= a.qat_from)
         (value / w.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        rate = min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        rate = min(1, (step + 1) / 40) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for o in optimizers:
             for g in o.param_groups:
                 g["lr"] = g["full"] * rate
             o.step()
             o.zero_grad()
-        keep = min(0.995, (step + 1) / (step + 10))
+        keep = min(0.99, (step + 1) / (step + 10))
         torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - keep)
         answers = w > 0.9
         if answers.any():
