@@ -2,8 +2,8 @@
 
     python corpus.py [--turns 110000] [--seed 1] [--out out]
 
-writes out/train.jsonl (a conversation or a text a line), out/dev.jsonl (questions of frames that the training set does
-not have, for watching a run), out/frames.txt (every frame used) and heldout/text.txt (plain text for perplexity).
+writes out/train.jsonl (a conversation or a text a line), out/frames.txt (every question frame used) and, with another
+seed, heldout/text.txt (plain text for perplexity: other questions, in the same frames).
 """
 
 import argparse

@@ -109,10 +109,9 @@ for line in SYNONYMS.strip().split("\n"):
     words = line.split(" ")
     # The key is as many words as make sense: "turn off", "exit code", "graphics card", "find out", "too large".
     n = 2 if " ".join(words[:2]) in ("turn off", "turn on", "exit code", "graphics card", "find out", "too large", "too big") else 1
-    TABLE[" ".join(words[:n])] = re.split(r"\|", " ".join(words[n:])) if "|" in line else [w for w in words[n:]]
+    rest = words[n:]
+    TABLE[" ".join(words[:n])] = " ".join(rest).split("|") if "|" in line else rest
 PATTERN = re.compile(r"(?<![-\w])(" + "|".join(sorted(map(re.escape, TABLE), key=len, reverse=True)) + r")(?![-\w])")
-# Words that tell one flag from another stay.
-KEEP = {"K cache", "V cache"}
 
 
 def vary(text, rng, share=0.3):
