@@ -30,6 +30,7 @@ def ask(chaski, model, messages):
 
 
 def questions(chaski, model, quiet):
+    right = 0
     asked = rows("questions.jsonl")
     for q in asked:
         answer = ask(chaski, model, [{"role": "user", "content": q["question"]}])

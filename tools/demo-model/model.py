@@ -106,11 +106,17 @@ class Model(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, ids, quant: bool = False):
-        """Logits [batch, tokens, vocab] of ids [batch, tokens]; quant: weights as 4 bits would leave them."""
+    def forward(self, ids, quant: bool = False, wanted=None):
+        """Logits [batch, tokens, vocab] of ids [batch, tokens], or [n, vocab] of the n wanted of batch * tokens positions.
+
+        quant: with the weights as 4 bits would leave them.
+        """
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         embed = fake_q4(self.embed) if quant else self.embed
         x = F.embedding(ids, embed)
         for block in self.blocks:
             x = block(x, cos, sin, quant)
-        return F.linear(self.norm(x), embed)
+        x = self.norm(x)
+        if wanted is not None:
+            x = x.flatten(0, 1)[wanted]
+        return F.linear(x, embed)

@@ -37,8 +37,10 @@ def arguments():
     p.add_argument("--lr", type=float, default=3e-3)
     p.add_argument("--muon", type=float, default=0.02, help="learning rate of Muon for the matrices; 0 = AdamW for them too")
     p.add_argument("--decay", type=float, default=0.05)
-    p.add_argument("--user-weight", type=int, default=12, help="loss on the user's words, in hundredths")
+    p.add_argument("--user-weight", type=int, default=12, help="weight of the user's words in the loss, in hundredths")
+    p.add_argument("--user-until", type=float, default=0.2, help="share of the run after which only answers and plain text count")
     p.add_argument("--qat-from", type=float, default=0.7, help="share of the run after which weights are rounded to 4 bits in the forward pass")
+    p.add_argument("--resume", action="store_true", help="go on from out/resume.pt, which a run writes every two minutes")
     p.add_argument("--layers", type=int, default=Config.layers)
     p.add_argument("--ffn", type=int, default=Config.ffn)
     p.add_argument("--minutes", type=float, default=0, help="end after so many minutes, the schedule fitted to it (for trials)")
@@ -98,7 +100,8 @@ def main():
     config = Config(layers=a.layers, ffn=a.ffn)
     begin, cpu = time.time(), time.process_time()
     corpus = a.out / "train.jsonl"
-    t = tokenizer.train(corpus, config.vocab, a.out / "tokenizer.json")
+    vocabulary = a.out / "tokenizer.json"
+    t = tokenizer.load(vocabulary) if a.resume else tokenizer.train(corpus, config.vocab, vocabulary)
     rows = []
     for line in open(corpus):
         ids, weights = tokenizer.example(t, json.loads(line), a.user_weight)
@@ -122,10 +125,9 @@ def main():
             g["full"] = g["lr"]
     average = [p.detach().clone() for p in model.parameters()]
 
-    def loss(ids, weights, quant: bool):
-        logits = model(ids[:, :-1], quant)
-        each = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        return (each * weights).sum(), each.detach()
+    def loss(ids, targets, weights, wanted, quant: bool):
+        each = F.cross_entropy(model(ids, quant, wanted), targets, reduction="none")
+        return (each * weights).sum() / weights.sum(), each.detach()
 
     if a.compile:
         loss = torch.compile(loss, dynamic=True)
@@ -133,16 +135,25 @@ def main():
     shown = saved = start = time.time()
     seen = 0
     sums = [0.0, 0.0]
-    for step, batch in enumerate(plan):
+    first, begun = 0, 0.0
+    if a.resume:
+        first, begun, weights, average, states = torch.load(a.out / "resume.pt", weights_only=True)
+        model.load_state_dict(weights)
+        for o, state in zip(optimizers, states):
+            o.load_state_dict(state)
+        say(f"resumed at step {first}, {100 * begun:.0f}%")
+    for step, batch in enumerate(plan[first:], first):
         done = step / len(plan)
         if a.minutes:
-            done = max(done, (time.time() - start) / 60 / a.minutes)
+            done = max(done, begun + (1 - begun) * (time.time() - start) / 60 / a.minutes)
             if done >= 1:
                 break
         ids, weights = collate(rows, batch)
         w = weights[:, 1:].flatten()
-        value, each = loss(ids, w, done >= a.qat_from)
-        (value / w.sum()).backward()
+        wanted = (w > (0.3 if done >= a.user_until else 0)).nonzero().flatten()
+        w = w[wanted]
+        value, each = loss(ids[:, :-1], ids[:, 1:].flatten()[wanted], w, wanted, done >= a.qat_from)
+        value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         rate = min(1, (step + 1) / 40) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for o in optimizers:
@@ -166,6 +177,7 @@ def main():
             shown, sums = time.time(), [0.0, 0.0]
         if time.time() - saved > 120:
             save(a.out / a.name, config, model, average)
+            torch.save([step + 1, done, model.state_dict(), average, [o.state_dict() for o in optimizers]], a.out / "resume.pt")
             saved = time.time()
     save(a.out / a.name, config, model, average)
     say(f"done: wall {(time.time() - begin) / 60:.1f} min, cpu {(time.process_time() - cpu) / 60:.1f} min, {seen / 1e6:.2f}M tokens")
