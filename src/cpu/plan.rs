@@ -104,7 +104,7 @@ impl Plan for CpuPlan {
             return Ok(());
         };
         for (i, check) in checks.iter().enumerate() {
-            Stage::plan(&[i..i + 1], &self.chunks, &mut self.stages);
+            Stage::plan(std::slice::from_ref(&(i..i + 1)), &self.chunks, &mut self.stages);
             self.team.run(self.threads, &self.steps, &self.chunks, &self.stages, &self.progress, inputs);
             check.run()?;
         }

@@ -233,3 +233,25 @@ pub(crate) fn step(p: &Planner) -> Result<Box<dyn Step>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Touched;
+
+    #[test]
+    fn steps_are_apart_where_neither_writes_what_the_other_touches() {
+        let q = Touched(Some((vec![0..64], 64..128)));
+        let k = Touched(Some((vec![0..64], 128..192)));
+        assert!(q.is_apart_from(&k) && k.is_apart_from(&q), "two readers of one value");
+        let reader = Touched(Some((vec![200..300, 100..101], 400..500)));
+        assert!(!q.is_apart_from(&reader) && !reader.is_apart_from(&q), "one reads what the other writes");
+        let reuse = Touched(Some((Vec::new(), 32..48)));
+        assert!(
+            !q.is_apart_from(&reuse) && !reuse.is_apart_from(&q),
+            "one writes where the other still reads"
+        );
+        let same = Touched(Some((Vec::new(), 120..130)));
+        assert!(!q.is_apart_from(&same), "both write");
+        assert!(!q.is_apart_from(&Touched(None)) && !Touched(None).is_apart_from(&q), "what touches a cache");
+    }
+}
