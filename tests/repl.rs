@@ -213,10 +213,10 @@ fn a_newcomer_without_a_model() {
     let Some(terminal) = Terminal::start_with(&place, (100, 40), &["--temp", "0"]) else { return };
     terminal.see("this is the embedded demo model, ");
     terminal.see("`chaski MODEL.gguf` chats with a file of yours");
-    terminal.enter("What is Q4_K?");
+    terminal.enter("How many bits per weight does Q4_K have?");
     terminal.messages(2);
     terminal.ready();
-    terminal.enter("And Q8_0?");
+    terminal.enter("and Q8_0?");
     let saved = terminal.messages(4);
     assert!(
         said(&saved, Role::Assistant).iter().zip(["4.5", "8.5"]).all(|(a, bits)| a.contains(bits)),
