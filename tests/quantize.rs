@@ -499,7 +499,8 @@ fn importances_are_read_used_and_told_in_the_file() {
 fn an_imatrix_of_another_model_or_with_bad_numbers_is_refused() {
     let (folder, source) = model(Format::F32);
     let (path, out) = (folder.path().join("imatrix.gguf"), folder.path().join("out.gguf"));
-    let mut cases = vec![(imatrix(128), "weight: 128 importances for 1 matrices, but the tensor has 256 columns")];
+    let mut cases =
+        vec![(imatrix(128), "weight: 128 importances for 1 matrices, but the tensor has 256 columns")];
     let mut other = Imatrix::default();
     other.entries.insert("blk.77.x.weight".into(), Statistics { sums: vec![1.0; 4], counts: vec![1.0] });
     cases.push((other, "says nothing of any tensor"));

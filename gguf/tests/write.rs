@@ -139,3 +139,28 @@ fn a_mapped_file_can_be_replaced_by_its_own_copy() {
     assert_eq!(file.require_tensor("blk.0.x").unwrap().bytes, [5; 4]);
     assert_eq!(Gguf::open(&path).unwrap().require_str("general.name").unwrap(), "copy");
 }
+
+#[test]
+fn the_layout_is_that_of_the_file_and_a_key_can_be_taken_away() {
+    let (a, b) = ([1u8; 34], [2u8; 4 * 5]);
+    let mut writer = Writer::new();
+    writer
+        .set("general.architecture", "llama")
+        .unwrap()
+        .set("x.gone", 1u32)
+        .unwrap()
+        .set("x.kept", 2u32)
+        .unwrap();
+    writer.remove("x.gone").set("x.kept", 3u32).unwrap();
+    writer.tensor("a", &[32], Format::Q8_0, &a).unwrap().tensor("b", &[5], Format::F32, &b).unwrap();
+    let layout = writer.layout().unwrap();
+    let mut bytes = Vec::new();
+    writer.write_to(&mut bytes).unwrap();
+    assert!(bytes.starts_with(&layout.head));
+    let part = |i: usize| &bytes[layout.tensors[i].start as usize..layout.tensors[i].end as usize];
+    assert!(part(0).starts_with(&a) && part(1).starts_with(&b));
+    assert_eq!(layout.tensors[1].end as usize, bytes.len());
+    let file = Gguf::from_bytes(&bytes).unwrap();
+    assert!(file.get("x.gone").is_none());
+    assert_eq!(file.require_u32("x.kept").unwrap(), 3);
+}

@@ -8,13 +8,15 @@ use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Measures, QuantError};
 
-/// Bytes after which the journal is brought up to date.
-const SYNC_EVERY: u64 = 256 << 20;
+/// Bytes after which the journal is brought up to date, and the time after which it is in any case: what a run that is
+/// killed loses.
+const SYNC_EVERY: (u64, Duration) = (256 << 20, Duration::from_secs(2));
 
 /// What is certainly on the disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -33,6 +35,7 @@ pub(super) struct Partial {
     /// Of the tensors written since the journal was brought up to date.
     fresh: Vec<Option<Measures>>,
     fresh_bytes: u64,
+    synced: Instant,
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -107,6 +110,7 @@ impl Partial {
             journal,
             fresh: Vec::new(),
             fresh_bytes: 0,
+            synced: Instant::now(),
         })
     }
 
@@ -124,7 +128,8 @@ impl Partial {
     /// The tensor whose turn it was is complete.
     pub(super) fn complete(&mut self, measures: Option<Measures>) -> Result<(), QuantError> {
         self.fresh.push(measures);
-        if self.fresh_bytes >= SYNC_EVERY { self.sync() } else { Ok(()) }
+        let due = self.fresh_bytes >= SYNC_EVERY.0 || self.synced.elapsed() >= SYNC_EVERY.1;
+        if due { self.sync() } else { Ok(()) }
     }
 
     /// Bring everything written to the disk, then the journal up to date.
@@ -133,7 +138,7 @@ impl Partial {
         self.file.flush().and_then(|()| self.file.get_ref().sync_data()).map_err(io)?;
         self.journal.tensors += self.fresh.len();
         self.journal.measures.append(&mut self.fresh);
-        self.fresh_bytes = 0;
+        (self.fresh_bytes, self.synced) = (0, Instant::now());
         let text = serde_json::to_vec(&self.journal).map_err(std::io::Error::other).map_err(io)?;
         let (path, new) = (journal_path(&self.path), with_suffix(&self.path, ".partial.json.new"));
         fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(io)
