@@ -3,7 +3,8 @@
 //! The shape is that of a 1B llama: 32 query heads, 8 K/V heads of 64 values. `decode` is one token against a cache that is full up
 //! to a depth, by as many layers as make the caches larger than most processor caches; what counts is bytes of cache
 //! per second, and their share of the speed at which the same threads read the same bytes and only add them up. `prompt` is 512 tokens that see what is before them and each other causally; what counts is
-//! multiplications and additions of the pairs that are seen. Every figure is the best of several runs. A filter keeps the lines that
+//! multiplications and additions of the pairs that are seen. Every figure is the best of
+//! several runs, chunk by chunk where there is one thread. A filter keeps the lines that
 //! contain all its words, such as `q8_0 8192`; `threads=2` and `isa=avx2` say how to run (default: 1 thread, the best set).
 
 use std::sync::Mutex;
@@ -39,6 +40,9 @@ fn main() {
         }
     }
 }
+
+/// Bytes that are read together where reading alone is timed.
+const PART: usize = 64 << 10;
 
 /// A layer's K and V.
 struct Layer {
@@ -94,34 +98,45 @@ fn measure(isa: Isa, threads: usize, format: KvFormat, d: usize, depth: usize, t
         tokens: (0..tokens).map(|t| View { list: 0, from: 0, to: (depth + t + 1) as u32 }).collect(),
     };
     let mut work = Work::new(isa);
-    let mut scratch: Vec<Mutex<Scratch>> = (0..threads).map(|_| Mutex::default()).collect();
+    let chunks = work.prepare(&visible, &params);
+    let scratch: Vec<Mutex<Scratch>> = (0..threads).map(|_| Mutex::default()).collect();
     let mut out = vec![0.0f32; tokens * HEADS * d];
-    let mut times = Vec::new();
-    let mut reads = Vec::new();
+    let rows: Vec<Mutex<&mut [f32]>> = out.chunks_exact_mut(d).map(Mutex::new).collect();
+    let (mut times, mut reads) = (vec![Best::default(); layers], vec![Best::default(); layers]);
     let begin = Instant::now();
-    while times.len() < 5 || begin.elapsed() < Duration::from_millis(600) {
-        let start = Instant::now();
-        for layer in &caches {
-            run(&mut work, &mut scratch, &params, format, capacity, layer, &q, &visible, &mut out);
-        }
-        times.push(start.elapsed().as_secs_f64() / layers as f64);
-        if tokens == 1 {
-            let start = Instant::now();
-            for layer in &caches {
-                read(isa, threads, layer);
+    let mut rounds = 0;
+    while rounds < 5 || begin.elapsed() < Duration::from_millis(600) {
+        rounds += 1;
+        for ((layer, time), reading) in caches.iter().zip(&mut times).zip(&mut reads) {
+            let k = KvRows::new(format, &layer.k, capacity, HEADS_KV, d);
+            let v = KvRows::new(format, &layer.v, capacity, HEADS_KV, d);
+            // What is counted as done lasts for one pass.
+            work.prepare(&visible, &params);
+            time.run(threads, chunks, |thread, chunk| {
+                let mut scratch = scratch[thread].lock().expect("no thread panics");
+                let mut emit = |t: usize, h: usize, row: &[f32]| {
+                    rows[t * HEADS + h].lock().expect("no thread panics").copy_from_slice(row);
+                };
+                work.run(chunk, &params, &q, &k, &v, &visible, &mut scratch, &mut emit);
+            });
+            if tokens == 1 {
+                let parts: Vec<&[u8]> = [&layer.k, &layer.v].iter().flat_map(|x| x.chunks(PART)).collect();
+                reading.run(threads, parts.len(), |_, i| {
+                    // The allocator aligns what is as large as this.
+                    std::hint::black_box(vector(isa).sum(bytemuck::cast_slice(parts[i])));
+                });
             }
-            reads.push(start.elapsed().as_secs_f64() / layers as f64);
         }
     }
-    times.sort_by(f64::total_cmp);
-    reads.sort_by(f64::total_cmp);
-    let seconds = times[0];
+    let mean = |best: &[Best]| best.iter().map(Best::seconds).sum::<f64>() / layers as f64;
+    let (seconds, reading) = (mean(&times), mean(&reads));
     std::hint::black_box(&out);
     if tokens == 1 {
         let bytes = 2 * HEADS_KV * cells * row_bytes;
         let each = seconds * 1e9 / (HEADS_KV * cells) as f64;
+        let share = reading / seconds * 100.0;
         format!(
-            "{:8.1} us a layer {:7.2} GB/s {each:6.2} ns a position and head",
+            "{:8.1} us a layer {:7.2} GB/s ({share:3.0}% of reading) {each:6.2} ns a position and head",
             seconds * 1e6,
             bytes as f64 / seconds / 1e9
         )
@@ -132,58 +147,46 @@ fn measure(isa: Isa, threads: usize, format: KvFormat, d: usize, depth: usize, t
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn run(
-    work: &mut Work,
-    scratch: &mut [Mutex<Scratch>],
-    params: &AttentionParams,
-    format: KvFormat,
-    capacity: usize,
-    layer: &Layer,
-    q: &[f32],
-    visible: &Visible,
-    out: &mut [f32],
-) {
-    let chunks = work.prepare(visible, params);
-    let k = KvRows::new(format, &layer.k, capacity, HEADS_KV, params.d_k);
-    let v = KvRows::new(format, &layer.v, capacity, HEADS_KV, params.d_v);
-    let next = AtomicUsize::new(0);
-    let rows: Vec<Mutex<&mut [f32]>> = out.chunks_exact_mut(params.d_v).map(Mutex::new).collect();
-    let thread = |scratch: &Mutex<Scratch>| {
-        let mut scratch = scratch.lock().expect("no thread panics");
-        let mut emit = |t: usize, h: usize, row: &[f32]| {
-            rows[t * HEADS + h].lock().expect("no thread panics").copy_from_slice(row);
-        };
-        loop {
-            let chunk = next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= chunks {
-                break;
-            }
-            work.run(chunk, params, q, &k, &v, visible, &mut scratch, &mut emit);
-        }
-    };
-    std::thread::scope(|scope| {
-        for scratch in &scratch[1..] {
-            scope.spawn(|| thread(scratch));
-        }
-        thread(&scratch[0]);
-    });
-}
+/// The best times of some pieces of work.
+#[derive(Clone, Default)]
+struct Best(Vec<f64>);
 
-/// Add up all that a layer holds.
-fn read(isa: Isa, threads: usize, layer: &Layer) {
-    let parts: Vec<&[u8]> = layer.k.chunks_exact(64 << 10).chain(layer.v.chunks_exact(64 << 10)).collect();
-    let next = AtomicUsize::new(0);
-    let thread = || {
-        while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-            // The allocator aligns what is as large as this.
-            std::hint::black_box(vector(isa).sum(bytemuck::cast_slice(part)));
+impl Best {
+    /// Run `n` pieces. With one thread each is timed on its own, so that what else runs on the machine spoils few of them; with
+    /// more, all together.
+    fn run(&mut self, threads: usize, n: usize, piece: impl Fn(usize, usize) + Sync) {
+        if threads == 1 {
+            self.0.resize(n, f64::INFINITY);
+            for (i, best) in self.0.iter_mut().enumerate() {
+                let start = Instant::now();
+                piece(0, i);
+                *best = best.min(start.elapsed().as_secs_f64());
+            }
+            return;
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(thread);
-        }
-        thread();
-    });
+        let next = AtomicUsize::new(0);
+        let thread = |thread: usize| {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= n {
+                    break;
+                }
+                piece(thread, i);
+            }
+        };
+        let thread = &thread;
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for i in 1..threads {
+                scope.spawn(move || thread(i));
+            }
+            thread(0);
+        });
+        self.0.resize(1, f64::INFINITY);
+        self.0[0] = self.0[0].min(start.elapsed().as_secs_f64());
+    }
+
+    fn seconds(&self) -> f64 {
+        self.0.iter().sum()
+    }
 }

@@ -36,6 +36,8 @@ pub fn transform(row: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::isa::Isa;
+    use crate::cpu::vector::vector;
     use crate::kv::random::Random;
 
     #[test]
@@ -75,6 +77,21 @@ mod tests {
             assert!(a.iter().zip(&ta).any(|(a, b)| (a - b).abs() > 0.1), "it does something");
             transform(&mut ta);
             assert!(a.iter().zip(&ta).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let mut random = Random::new(8);
+        for dim in [16, 32, 40, 48, 64, 80, 96, 128, 256, 576] {
+            let row = random.normals(dim);
+            let mut want = row.clone();
+            transform(&mut want);
+            for isa in Isa::all_available() {
+                let mut got = row.clone();
+                vector(isa).hadamard(&mut got);
+                assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa}, {dim}");
+            }
         }
     }
 

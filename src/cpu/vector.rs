@@ -20,6 +20,7 @@ pub struct Vector {
     pub(super) max: unsafe fn(&[f32]) -> f32,
     pub(super) sum: unsafe fn(&[f32]) -> f32,
     pub(super) exp_sum: unsafe fn(&mut [f32], f32) -> f32,
+    pub(super) hadamard: unsafe fn(&mut [f32]),
 }
 
 /// The vector functions of an instruction set.
@@ -117,6 +118,13 @@ impl Vector {
     pub fn exp_sum(&self, x: &mut [f32], max: f32) -> f32 {
         // SAFETY: the machine has the instruction set.
         unsafe { (self.exp_sum)(x, max) }
+    }
+    /// Turn a row by the normalised Walsh-Hadamard transform: see [`hadamard`](super::hadamard). The same bits with every
+    /// instruction set.
+    #[inline]
+    pub fn hadamard(&self, row: &mut [f32]) {
+        // SAFETY: the machine has the instruction set.
+        unsafe { (self.hadamard)(row) }
     }
 }
 

@@ -99,13 +99,29 @@ pub(in crate::cpu) struct Keys {
     ),
 }
 
-/// A step of a softmax.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::cpu) struct Weighed {
+/// The softmax of some queries, before and after a tile.
+#[derive(Debug)]
+pub(in crate::cpu) struct Softmax<'a> {
     /// The largest score so far.
-    pub max: f32,
-    /// The sum of the weights of this step.
-    pub sum: f32,
+    pub max: &'a mut [f32],
+    /// The sum of all weights so far.
+    pub sum: &'a mut [f32],
+    /// What the sums of rows so far are to be multiplied by, since the maximum has grown: see [`Kernels::add`].
+    pub factor: &'a mut [f32],
+}
+
+impl Softmax<'_> {
+    /// Take in a tile's maximum and sum for a query: `weigh` calls this with the maximum first.
+    #[inline]
+    pub fn raise(&mut self, query: usize, max: f32) {
+        let before = std::mem::replace(&mut self.max[query], max);
+        self.factor[query] = if max == before { 1.0 } else { (before - max).exp() };
+    }
+    /// Take in the sum of a tile's weights under the maximum that `raise` has taken in.
+    #[inline]
+    pub fn add(&mut self, query: usize, sum: f32) {
+        self.sum[query] = self.sum[query] * self.factor[query] + sum;
+    }
 }
 
 /// The functions of an instruction set.
@@ -115,21 +131,21 @@ pub(in crate::cpu) struct Kernels {
     pub keys: fn(KvFormat) -> &'static Keys,
     /// Decode rows to floats, [`width`] for each.
     pub values: fn(KvFormat) -> unsafe fn(rows: &Rows, out: &mut [f32]),
-    /// Turn the scores in `range` into weights: `exp(scale * score - max)` with the maximum of them and of `max`.
+    /// See [`Kernels::weigh`].
     pub weigh: unsafe fn(
-        scores: &mut [f32; COLUMNS],
+        scores: &mut [[f32; COLUMNS]],
         range: Range<usize>,
         scale: f32,
         softcap: Option<f32>,
-        max: f32,
-    ) -> Weighed,
-    /// `acc += sum(weights[r] * values[r])` over the rows in `range`, in their order, for as many queries as there are rows of
-    /// weights; values and sums are `width` apart.
+        softmax: &mut Softmax,
+    ),
+    /// See [`Kernels::add`].
     pub add: unsafe fn(
         weights: &[[f32; COLUMNS]],
         range: Range<usize>,
         values: &[f32],
         width: usize,
+        factor: &[f32],
         acc: &mut [f32],
     ),
 }
@@ -199,24 +215,27 @@ impl Kernels {
         // SAFETY: the machine has the instruction set, and the lengths hold.
         unsafe { (self.values)(rows.format)(rows, out) }
     }
-    /// Turn the scores in `range` into weights: `exp(scale * score - max)`, where `max` is the maximum of what was given and
-    /// of all scaled (and capped) scores in `range`.
+    /// Turn the scores of some queries in `range` into weights: `exp(scale * score - max)`, where `max` is the maximum of
+    /// the query's so far and of all scaled (and capped) scores in `range`, and bring its softmax up to date.
     ///
     /// # Panics
-    /// Where `range` leaves the tile.
+    /// Where `range` leaves the tile, or the softmax is of another number of queries.
     pub fn weigh(
         &self,
-        scores: &mut [f32; COLUMNS],
+        scores: &mut [[f32; COLUMNS]],
         range: Range<usize>,
         scale: f32,
         softcap: Option<f32>,
-        max: f32,
-    ) -> Weighed {
+        softmax: &mut Softmax,
+    ) {
         assert!(range.start <= range.end && range.end <= COLUMNS);
+        let n = scores.len();
+        assert!(softmax.max.len() == n && softmax.sum.len() == n && softmax.factor.len() == n);
         // SAFETY: the machine has the instruction set, and the lengths hold.
-        unsafe { (self.weigh)(scores, range, scale, softcap, max) }
+        unsafe { (self.weigh)(scores, range, scale, softcap, softmax) }
     }
-    /// `acc[q] += sum(weights[q][r] * values[r])` over the rows in `range`, in their order. `width` is a multiple of [`LANES`].
+    /// `acc[q] = acc[q] * factor[q] + sum(weights[q][r] * values[r])` over the rows in `range`, in their order. `width` is a
+    /// multiple of [`LANES`].
     ///
     /// # Panics
     /// Where lengths do not fit.
@@ -226,12 +245,14 @@ impl Kernels {
         range: Range<usize>,
         values: &[f32],
         width: usize,
+        factor: &[f32],
         acc: &mut [f32],
     ) {
         assert!(range.start <= range.end && range.end <= COLUMNS && width.is_multiple_of(LANES));
         assert!(values.len() >= range.end * width && acc.len() == weights.len() * width);
+        assert!(factor.len() == weights.len());
         // SAFETY: the machine has the instruction set, and the lengths hold.
-        unsafe { (self.add)(weights, range, values, width, acc) }
+        unsafe { (self.add)(weights, range, values, width, factor, acc) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every instruction set's functions against the reference, and against themselves in other surroundings.
 
-use super::kernels::{COLUMNS, Kernels, Numbers, Packed, Rows, kernels, width};
+use super::kernels::{COLUMNS, Kernels, Numbers, Packed, Rows, Softmax, kernels, width};
 use crate::cpu::isa::Isa;
 use crate::kv::KvFormat;
 use crate::kv::random::Random;
@@ -155,26 +155,48 @@ fn every_8_bit_float_is_decoded_exactly() {
     }
 }
 
+/// The softmax of queries after a tile: maximum, sum and factor for each.
+fn weigh(
+    kernels: &Kernels,
+    scores: &mut [[f32; COLUMNS]],
+    range: std::ops::Range<usize>,
+    softcap: Option<f32>,
+    (max, sum): (f32, f32),
+) -> Vec<[f32; 3]> {
+    let n = scores.len();
+    let (mut max, mut sum, mut factor) = (vec![max; n], vec![sum; n], vec![f32::NAN; n]);
+    let mut softmax = Softmax { max: &mut max, sum: &mut sum, factor: &mut factor };
+    kernels.weigh(scores, range, 0.25, softcap, &mut softmax);
+    (0..n).map(|q| [max[q], sum[q], factor[q]]).collect()
+}
+
 #[test]
 fn weights_are_exponentials_under_the_largest_score() {
     let mut random = Random::new(7);
     for isa in Isa::all_available() {
         for softcap in [None, Some(3.0)] {
             for range in [0..64, 0..1, 5..6, 7..40, 16..33, 63..64] {
-                for before in [f32::NEG_INFINITY, 0.3, 50.0] {
-                    let mut scores: [f32; COLUMNS] = std::array::from_fn(|_| 10.0 * random.normal());
-                    let exact = scores.map(|s| {
-                        let s = f64::from(s) * 0.25;
-                        softcap.map_or(s, |cap: f32| f64::from(cap) * (s / f64::from(cap)).tanh())
-                    });
-                    let weighed = kernels(isa).weigh(&mut scores, range.clone(), 0.25, softcap, before);
-                    let seen = &exact[range.clone()];
-                    let max = seen.iter().fold(f64::from(before), |a, b| a.max(*b));
-                    assert!((f64::from(weighed.max) - max).abs() < 1e-5);
-                    let sum: f64 = seen.iter().map(|s| (s - max).exp()).sum();
-                    assert!((f64::from(weighed.sum) - sum).abs() <= 1e-5 * sum.max(1e-30), "{isa} {range:?}");
-                    for (w, s) in scores[range.clone()].iter().zip(seen) {
-                        assert!((f64::from(*w) - (s - max).exp()).abs() < 1e-5);
+                for before in [(f32::NEG_INFINITY, 0.0), (0.3, 2.0), (50.0, 7.0)] {
+                    let mut scores: Vec<[f32; COLUMNS]> =
+                        (0..3).map(|_| std::array::from_fn(|_| 10.0 * random.normal())).collect();
+                    let given = scores.clone();
+                    let got = weigh(kernels(isa), &mut scores, range.clone(), softcap, before);
+                    for ((given, weights), [max, sum, factor]) in given.iter().zip(&scores).zip(got) {
+                        let exact = given.map(|s| {
+                            let s = f64::from(s) * 0.25;
+                            softcap.map_or(s, |cap: f32| f64::from(cap) * (s / f64::from(cap)).tanh())
+                        });
+                        let seen = &exact[range.clone()];
+                        let most = seen.iter().fold(f64::from(before.0), |a, b| a.max(*b));
+                        assert!((f64::from(max) - most).abs() < 1e-5);
+                        let falls = (f64::from(before.0) - most).exp();
+                        assert!((f64::from(factor) - falls).abs() < 1e-5);
+                        let all =
+                            f64::from(before.1) * falls + seen.iter().map(|s| (s - most).exp()).sum::<f64>();
+                        assert!((f64::from(sum) - all).abs() <= 1e-5 * all, "{isa} {range:?}");
+                        for (w, s) in weights[range.clone()].iter().zip(seen) {
+                            assert!((f64::from(*w) - (s - most).exp()).abs() < 1e-5);
+                        }
                     }
                 }
             }
@@ -183,12 +205,34 @@ fn weights_are_exponentials_under_the_largest_score() {
 }
 
 #[test]
+fn weights_do_not_depend_on_the_column_where_a_token_begins_to_see() {
+    let mut random = Random::new(9);
+    for isa in Isa::all_available() {
+        for n in [1, 7, 16, 30, 45] {
+            let seen = random.normals(n);
+            let at = |column: usize, random: &mut Random| {
+                let mut scores = [[0.0; COLUMNS]];
+                scores[0].fill_with(|| random.normal());
+                scores[0][column..column + n].copy_from_slice(&seen);
+                let softmax = weigh(kernels(isa), &mut scores, column..column + n, None, (0.1, 0.5));
+                (softmax[0].map(f32::to_bits), scores[0][column..column + n].to_vec())
+            };
+            let first = at(0, &mut random);
+            for column in [1, 5, 16, 19] {
+                assert_eq!(at(column, &mut random), first, "{isa}, {n} from {column}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_score_that_is_not_a_number_makes_the_sum_one_that_is_not_unless_nobody_sees_it() {
     for isa in Isa::all_available() {
-        let mut scores = [0.5; COLUMNS];
-        scores[20] = f32::NAN;
-        assert!(kernels(isa).weigh(&mut scores.clone(), 0..64, 1.0, None, 0.0).sum.is_nan());
-        assert!(kernels(isa).weigh(&mut scores, 21..64, 1.0, None, 0.0).sum.is_finite());
+        let mut scores = [[0.5; COLUMNS]];
+        scores[0][20] = f32::NAN;
+        let start = (f32::NEG_INFINITY, 0.0);
+        assert!(weigh(kernels(isa), &mut scores.clone(), 0..64, None, start)[0][1].is_nan());
+        assert!(weigh(kernels(isa), &mut scores, 21..64, None, start)[0][1].is_finite());
     }
 }
 
@@ -202,20 +246,25 @@ fn sums_of_rows_are_the_same_for_one_query_or_many_and_in_one_call_or_several() 
             let weights: Vec<[f32; COLUMNS]> =
                 (0..15).map(|_| std::array::from_fn(|_| random.uniform())).collect();
             let start = random.normals(15 * width);
+            let factors: Vec<f32> =
+                (0..15).map(|q| if q % 3 == 0 { 1.0 } else { random.uniform() }).collect();
             for range in [0..64, 3..4, 10..50] {
                 let mut all = start.clone();
-                kernels(isa).add(&weights, range.clone(), &values, width, &mut all);
+                kernels(isa).add(&weights, range.clone(), &values, width, &factors, &mut all);
                 let mut single = start.clone();
                 for (q, acc) in single.chunks_exact_mut(width).enumerate() {
+                    let mut factor = factors[q];
                     for r in range.clone() {
-                        kernels(isa).add(&weights[q..=q], r..r + 1, &values, width, acc);
+                        kernels(isa).add(&weights[q..=q], r..r + 1, &values, width, &[factor], acc);
+                        factor = 1.0;
                     }
                 }
                 assert!(all.iter().zip(&single).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} {d}");
                 for (i, x) in all.iter().enumerate() {
                     let (q, i) = (i / width, i % width);
                     let added = |r: usize| f64::from(weights[q][r]) * f64::from(values[r * width + i]);
-                    let exact = f64::from(start[q * width + i]) + range.clone().map(added).sum::<f64>();
+                    let before = f64::from(start[q * width + i]) * f64::from(factors[q]);
+                    let exact = before + range.clone().map(added).sum::<f64>();
                     assert!((f64::from(*x) - exact).abs() < 1e-4, "{isa} {d}: {x} and {exact}");
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{COLUMNS, Kernels, Numbers, Packed, Rows, width};
+use super::kernels::{COLUMNS, Kernels, Numbers, Packed, Rows, Softmax, width};
 use super::{AttentionParams, KvRows, SPLIT, TILE};
 use crate::kv::{Span, View};
 
@@ -32,6 +32,8 @@ pub struct Scratch {
 pub(super) struct State {
     pub max: Vec<f32>,
     pub sum: Vec<f32>,
+    /// See [`Softmax`].
+    factor: Vec<f32>,
     /// `width(d_v)` values for each query.
     pub acc: Vec<f32>,
 }
@@ -43,6 +45,8 @@ impl State {
         self.max.resize(queries, f32::NEG_INFINITY);
         self.sum.clear();
         self.sum.resize(queries, 0.0);
+        self.factor.clear();
+        self.factor.resize(queries, 1.0);
         self.acc.clear();
         self.acc.resize(queries * width(d_v), 0.0);
     }
@@ -141,71 +145,78 @@ impl Unit<'_> {
     }
 
     fn run_tile(&self, positions: Range<u32>, scratch: &mut Scratch) {
-        // The cells of the tile and their positions, in order.
-        let mut cells = [0u32; COLUMNS];
-        let mut held = [0u32; COLUMNS];
-        let mut n = 0;
-        let skipped = self.spans.partition_point(|span| span.end() <= positions.start);
-        for span in self.spans[skipped..].iter().take_while(|span| span.pos < positions.end) {
+        let p = self.params;
+        let keys = (self.kernels.keys)(self.k.format);
+        let Scratch { queries, keys: packed, values, scores, rows, sees, split, .. } = scratch;
+        let tile = Tile::new(self.spans, positions);
+        sees.clear();
+        sees.extend(self.views.iter().map(|view| tile.sees(view)));
+        keys.pack(&self.k.rows(self.head, &tile, rows), packed);
+        let scores = scores.floats_mut().as_chunks_mut::<COLUMNS>().0;
+        // Tokens that see the same go together.
+        let group = p.group();
+        for_each_run(sees, |tokens, range| {
+            let run = tokens.start * group..tokens.end * group;
+            let scores = &mut scores[run.clone()];
+            keys.scores(queries, run.clone(), p.d_k, packed, range.clone(), scores.as_flattened_mut());
+            let State { max, sum, factor, .. } = &mut *split;
+            let mut softmax =
+                Softmax { max: &mut max[run.clone()], sum: &mut sum[run.clone()], factor: &mut factor[run] };
+            self.kernels.weigh(scores, range, p.scale, p.softcap, &mut softmax);
+        });
+        self.kernels.values(&self.v.rows(self.head, &tile, rows), values.floats_mut());
+        let width = width(p.d_v);
+        for_each_run(sees, |tokens, range| {
+            let run = tokens.start * group..tokens.end * group;
+            let acc = &mut split.acc[run.start * width..run.end * width];
+            let factor = &split.factor[run.clone()];
+            self.kernels.add(&scores[run], range, values.floats(), width, factor, acc);
+        });
+    }
+}
+
+/// The cells of a tile, in the order of their positions.
+struct Tile {
+    positions: Range<u32>,
+    cells: Cells,
+}
+
+enum Cells {
+    /// Every position of the tile has its cell, one after the other from this one on.
+    Neighbours(u32),
+    /// Some cells and their positions.
+    Apart { n: usize, cells: [u32; COLUMNS], held: [u32; COLUMNS] },
+}
+
+impl Tile {
+    fn new(spans: &[Span], positions: Range<u32>) -> Tile {
+        let skipped = spans.partition_point(|span| span.end() <= positions.start);
+        let spans = &spans[skipped..];
+        if let Some(span) = spans.first().filter(|s| s.pos <= positions.start && positions.end <= s.end()) {
+            let cells = Cells::Neighbours(span.cell(positions.start));
+            return Tile { positions, cells };
+        }
+        let (mut n, mut cells, mut held) = (0, [0; COLUMNS], [0; COLUMNS]);
+        for span in spans.iter().take_while(|span| span.pos < positions.end) {
             for pos in span.pos.max(positions.start)..span.end().min(positions.end) {
                 cells[n] = span.cell(pos);
                 held[n] = pos;
                 n += 1;
             }
         }
-        let (cells, held) = (&cells[..n], &held[..n]);
-        scratch.sees.clear();
-        scratch.sees.extend(self.views.iter().map(|view| {
-            let from = held.partition_point(|pos| *pos < view.from);
-            from..held.partition_point(|pos| *pos < view.to).max(from)
-        }));
-        let p = self.params;
-        let keys = (self.kernels.keys)(self.k.format);
-        let Scratch { queries, keys: packed, values, scores, rows, sees, split, .. } = scratch;
-        keys.pack(&self.k.rows(self.head, cells, rows), packed);
-        let scores = &mut scores.floats_mut()[..self.queries() * COLUMNS];
-        // Tokens that see the same go together.
-        let group = p.group();
-        for_each_run(sees, |tokens, range| {
-            let (from, to) = (tokens.start * group, tokens.end * group);
-            let scores = &mut scores[from * COLUMNS..to * COLUMNS];
-            keys.scores(queries, from..to, p.d_k, packed, range.clone(), scores);
-            for (query, scores) in (from..to).zip(scores.as_chunks_mut().0) {
-                self.weigh(query, scores, range.clone(), split);
-            }
-        });
-        let width = width(p.d_v);
-        self.kernels.values(&self.v.rows(self.head, cells, rows), values.floats_mut());
-        for_each_run(sees, |tokens, range| {
-            let (from, to) = (tokens.start * group, tokens.end * group);
-            let weights = &scores.as_chunks().0[from..to];
-            self.kernels.add(
-                weights,
-                range,
-                values.floats(),
-                width,
-                &mut split.acc[from * width..to * width],
-            );
-        });
+        Tile { positions, cells: Cells::Apart { n, cells, held } }
     }
 
-    /// Turn a query's scores into weights, and bring its state to their maximum.
-    fn weigh(&self, query: usize, scores: &mut [f32; COLUMNS], range: Range<usize>, state: &mut State) {
-        let p = self.params;
-        let before = state.max[query];
-        let weighed = self.kernels.weigh(scores, range, p.scale, p.softcap, before);
-        let sum = &mut state.sum[query];
-        if weighed.max == before {
-            *sum += weighed.sum;
-            return;
-        }
-        let factor = (before - weighed.max).exp();
-        state.max[query] = weighed.max;
-        *sum = *sum * factor + weighed.sum;
-        let width = width(p.d_v);
-        for x in &mut state.acc[query * width..][..width] {
-            *x *= factor;
-        }
+    /// Which of the tile's cells a token sees.
+    fn sees(&self, view: &View) -> Range<usize> {
+        let column = |pos: u32| match &self.cells {
+            Cells::Neighbours(_) => {
+                (pos.clamp(self.positions.start, self.positions.end) - self.positions.start) as usize
+            }
+            Cells::Apart { n, held, .. } => held[..*n].partition_point(|held| *held < pos),
+        };
+        let from = column(view.from);
+        from..column(view.to).max(from)
     }
 }
 
@@ -221,26 +232,25 @@ fn for_each_run(sees: &[Range<usize>], mut f: impl FnMut(Range<usize>, Range<usi
 }
 
 impl<'a> KvRows<'a> {
-    /// The rows of a head and some cells, one after the other: where they lie, or copied to `copies`.
-    fn rows<'b>(&self, head: usize, cells: &[u32], copies: &'b mut Vec<u8>) -> Rows<'b>
+    /// The rows of a head and the cells of a tile, one after the other: where they lie, or copied to `copies`.
+    fn rows<'b>(&self, head: usize, tile: &Tile, copies: &'b mut Vec<u8>) -> Rows<'b>
     where
         'a: 'b,
     {
         let KvRows { format, row_bytes, dim, .. } = *self;
         let start = |cell: u32| (head * self.capacity + cell as usize) * row_bytes;
-        let (Some(&first), Some(&last)) = (cells.first(), cells.last()) else {
-            return Rows { format, bytes: &[], row_bytes, n: 0, d: dim };
-        };
-        let n = cells.len();
-        let neighbours = cells.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1));
-        let bytes = if neighbours {
-            &self.bytes[start(first)..start(last) + row_bytes]
-        } else {
-            copies.clear();
-            for cell in cells {
-                copies.extend_from_slice(&self.bytes[start(*cell)..][..row_bytes]);
+        let (n, bytes) = match &tile.cells {
+            Cells::Neighbours(first) => {
+                let n = tile.positions.len();
+                (n, &self.bytes[start(*first)..][..n * row_bytes])
             }
-            &copies[..]
+            Cells::Apart { n, cells, .. } => {
+                copies.clear();
+                for cell in &cells[..*n] {
+                    copies.extend_from_slice(&self.bytes[start(*cell)..][..row_bytes]);
+                }
+                (*n, &copies[..])
+            }
         };
         Rows { format, bytes, row_bytes, n, d: dim }
     }

@@ -1,5 +1,6 @@
 //! How an attention is cut into chunks that threads take in any order.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::kernels::{Kernels, kernels, width};
@@ -11,8 +12,8 @@ use crate::kv::Visible;
 /// Queries of a unit at most (one token's group where that is more): their sums share a second-level cache with the rows.
 const QUERIES: usize = 256;
 
-/// Tokens of a unit at most.
-const TOKENS: usize = 64;
+/// Tokens of a unit: the most, and what units are not cut below for the sake of their number.
+const TOKENS: RangeInclusive<usize> = 16..=64;
 
 /// Below this many units, splits of the positions become chunks of their own.
 const UNITS: usize = 64;
@@ -66,7 +67,8 @@ impl Work {
     /// Cut the attention of a batch into chunks; gives their number.
     pub fn prepare(&mut self, visible: &Visible, params: &AttentionParams) -> usize {
         let group = params.group();
-        let most = (QUERIES / group).clamp(1, TOKENS);
+        let enough = visible.tokens.len() * params.n_head_kv / UNITS;
+        let most = enough.clamp(*TOKENS.start(), *TOKENS.end()).min(QUERIES / group).max(1);
         self.tiles.clear();
         let mut first = 0;
         let mut splits_of_all = 0;
@@ -130,7 +132,8 @@ impl Work {
             let tile = self.tiles.partition_point(|t| t.chunks_before <= chunk) - 1;
             (tile, chunk - self.tiles[tile].chunks_before)
         } else {
-            (chunk / heads, chunk % heads)
+            // Later tokens see more: what takes longest is begun first.
+            (self.tiles.len() - 1 - chunk / heads, chunk % heads)
         };
         let tokens = self.tiles[tile];
         let splits = tokens.splits as usize;

@@ -5,12 +5,13 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::lanes::{load_f32, load_half, store_f32, sum as sum_lanes};
+use crate::cpu::hadamard::block_len;
 use crate::cpu::vector::Vector;
 use crate::cpu::vector::exp::{COEFFICIENTS, LN2_HIGH, LN2_LOW, MAX, MIN};
 
 /// What the table holds.
 pub(super) static VECTOR: Vector =
-    Vector { dot, dot_f16, dot_bf16, axpy, axpy_f16, axpy_bf16, scale, max, sum, exp_sum };
+    Vector { dot, dot_f16, dot_bf16, axpy, axpy_f16, axpy_bf16, scale, max, sum, exp_sum, hadamard };
 
 /// Something that eight f32 are made of.
 trait Wide: Copy {
@@ -216,4 +217,41 @@ fn exp(x: __m256) -> __m256 {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn power(n: __m256i) -> __m256 {
     _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))
+}
+
+/// As in the reference: sums and differences of values `half` apart, for `half` = 1, 2, 4 and on.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn hadamard(row: &mut [f32]) {
+    let Some(len) = block_len(row.len()) else { return };
+    let factor = _mm256_set1_ps(1.0 / (len as f32).sqrt());
+    for block in row.chunks_exact_mut(len) {
+        let vectors = block.as_chunks_mut::<8>().0;
+        for v in vectors.iter_mut() {
+            let mut x = load_f32(v);
+            // A value plus its partner, or the partner less the value: exactly what a subtraction gives.
+            let swapped = _mm256_permute_ps::<0b10_11_00_01>(x);
+            x = _mm256_blend_ps::<0xAA>(_mm256_add_ps(x, swapped), _mm256_sub_ps(swapped, x));
+            let swapped = _mm256_permute_ps::<0b01_00_11_10>(x);
+            x = _mm256_blend_ps::<0xCC>(_mm256_add_ps(x, swapped), _mm256_sub_ps(swapped, x));
+            let swapped = _mm256_permute2f128_ps::<0x01>(x, x);
+            x = _mm256_blend_ps::<0xF0>(_mm256_add_ps(x, swapped), _mm256_sub_ps(swapped, x));
+            store_f32(v, x);
+        }
+        let mut half = 1;
+        while half < vectors.len() {
+            for pair in vectors.chunks_exact_mut(2 * half) {
+                let (low, high) = pair.split_at_mut(half);
+                for (a, b) in low.iter_mut().zip(high) {
+                    let (x, y) = (load_f32(a), load_f32(b));
+                    store_f32(a, _mm256_add_ps(x, y));
+                    store_f32(b, _mm256_sub_ps(x, y));
+                }
+            }
+            half *= 2;
+        }
+        for v in vectors {
+            let x = load_f32(v);
+            store_f32(v, _mm256_mul_ps(x, factor));
+        }
+    }
 }

@@ -5,12 +5,13 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::lanes::{first, load_f32, load_half, load_tail, store_f32, store_tail, sum as sum_lanes};
+use crate::cpu::hadamard::block_len;
 use crate::cpu::vector::Vector;
 use crate::cpu::vector::exp::{COEFFICIENTS, LN2_HIGH, LN2_LOW, MAX, MIN};
 
 /// What the table holds.
 pub(super) static VECTOR: Vector =
-    Vector { dot, dot_f16, dot_bf16, axpy, axpy_f16, axpy_bf16, scale, max, sum, exp_sum };
+    Vector { dot, dot_f16, dot_bf16, axpy, axpy_f16, axpy_bf16, scale, max, sum, exp_sum, hadamard };
 
 /// Something that sixteen f32 are made of.
 trait Wide: Copy {
@@ -198,4 +199,67 @@ pub(super) fn exp(x: __m512) -> __m512 {
     let value = _mm512_mask_mov_ps(value, above, _mm512_set1_ps(f32::INFINITY));
     // Not below, rather than above or equal: NaN is neither.
     _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, low), value)
+}
+
+/// As in the reference: sums and differences of values `half` apart, for `half` = 1, 2, 4 and on.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn hadamard(row: &mut [f32]) {
+    let Some(len) = block_len(row.len()) else { return };
+    let factor = _mm512_set1_ps(1.0 / (len as f32).sqrt());
+    for block in row.chunks_exact_mut(len) {
+        let vectors = block.as_chunks_mut::<16>().0;
+        for v in vectors.iter_mut() {
+            let mut x = load_f32(v);
+            // A value plus its partner, or the partner less the value: exactly what a subtraction gives.
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, swap1(x)), 0xAAAA, swap1(x), x);
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, swap2(x)), 0xCCCC, swap2(x), x);
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, swap4(x)), 0xF0F0, swap4(x), x);
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, swap8(x)), 0xFF00, swap8(x), x);
+            store_f32(v, x);
+        }
+        let mut half = 1;
+        while half < vectors.len() {
+            for pair in vectors.chunks_exact_mut(2 * half) {
+                let (low, high) = pair.split_at_mut(half);
+                for (a, b) in low.iter_mut().zip(high) {
+                    let (x, y) = (load_f32(a), load_f32(b));
+                    store_f32(a, _mm512_add_ps(x, y));
+                    store_f32(b, _mm512_sub_ps(x, y));
+                }
+            }
+            half *= 2;
+        }
+        for v in vectors {
+            let x = load_f32(v);
+            store_f32(v, _mm512_mul_ps(x, factor));
+        }
+    }
+}
+
+/// Neighbours change places.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn swap1(x: __m512) -> __m512 {
+    _mm512_permute_ps::<0b10_11_00_01>(x)
+}
+
+/// Neighbouring pairs change places.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn swap2(x: __m512) -> __m512 {
+    _mm512_permute_ps::<0b01_00_11_10>(x)
+}
+
+/// Neighbouring fours change places.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn swap4(x: __m512) -> __m512 {
+    _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x)
+}
+
+/// Halves change places.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn swap8(x: __m512) -> __m512 {
+    _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x)
 }

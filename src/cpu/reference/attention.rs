@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::attention::kernels::{COLUMNS, Kernels, Keys, Packed, Rows, Weighed, width};
+use crate::cpu::attention::kernels::{COLUMNS, Kernels, Keys, Packed, Rows, Softmax, width};
 use crate::cpu::math::exp;
 
 /// What the table holds.
@@ -49,31 +49,42 @@ fn values(rows: &Rows, out: &mut [f32]) {
 }
 
 fn weigh(
-    scores: &mut [f32; COLUMNS],
+    scores: &mut [[f32; COLUMNS]],
     range: Range<usize>,
     scale: f32,
     softcap: Option<f32>,
-    max: f32,
-) -> Weighed {
-    let scores = &mut scores[range];
-    for s in scores.iter_mut() {
-        *s *= scale;
-        if let Some(cap) = softcap {
-            *s = cap * (*s / cap).tanh();
+    softmax: &mut Softmax,
+) {
+    for (query, scores) in scores.iter_mut().enumerate() {
+        let scores = &mut scores[range.clone()];
+        for s in scores.iter_mut() {
+            *s *= scale;
+            if let Some(cap) = softcap {
+                *s = cap * (*s / cap).tanh();
+            }
         }
+        // A comparison passes over NaN; the exponential does not.
+        let max = scores.iter().fold(softmax.max[query], |max, &s| if s > max { s } else { max });
+        softmax.raise(query, max);
+        for s in scores.iter_mut() {
+            *s = exp(*s - max);
+        }
+        softmax.add(query, scores.iter().sum());
     }
-    // A comparison passes over NaN; the exponential does not.
-    let max = scores.iter().fold(max, |max, &s| if s > max { s } else { max });
-    let mut sum = 0.0;
-    for s in scores {
-        *s = exp(*s - max);
-        sum += *s;
-    }
-    Weighed { max, sum }
 }
 
-fn add(weights: &[[f32; COLUMNS]], range: Range<usize>, values: &[f32], width: usize, acc: &mut [f32]) {
-    for (weights, acc) in weights.iter().zip(acc.chunks_exact_mut(width)) {
+fn add(
+    weights: &[[f32; COLUMNS]],
+    range: Range<usize>,
+    values: &[f32],
+    width: usize,
+    factor: &[f32],
+    acc: &mut [f32],
+) {
+    for ((weights, factor), acc) in weights.iter().zip(factor).zip(acc.chunks_exact_mut(width)) {
+        for sum in acc.iter_mut() {
+            *sum *= factor;
+        }
         for r in range.clone() {
             for (sum, x) in acc.iter_mut().zip(&values[r * width..][..width]) {
                 *sum += weights[r] * x;

@@ -3,12 +3,13 @@
 use half::{bf16, f16};
 
 use super::exact::{accumulate, sum as sum_lanes};
+use crate::cpu::hadamard::transform as hadamard;
 use crate::cpu::math::exp;
 use crate::cpu::vector::Vector;
 
 /// What the table holds.
 pub(super) static VECTOR: Vector =
-    Vector { dot, dot_f16, dot_bf16, axpy, axpy_f16, axpy_bf16, scale, max, sum, exp_sum };
+    Vector { dot, dot_f16, dot_bf16, axpy, axpy_f16, axpy_bf16, scale, max, sum, exp_sum, hadamard };
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; 16];

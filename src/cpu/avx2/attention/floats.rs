@@ -30,10 +30,12 @@ fn pack<R: Row>(rows: &Rows, out: &mut Packed) {
     let out = out.floats.floats_mut().as_chunks_mut::<COLUMNS>().0;
     for first in (0..rows.n).step_by(8) {
         let n = 8.min(rows.n - first);
-        prefetch(rows, first, n);
         for (i, out) in out.as_chunks_mut::<BLOCK>().0[..blocks].iter_mut().enumerate() {
             let mut values = [[_mm256_setzero_ps(); 8]; 4];
             for r in 0..n {
+                if i == 0 {
+                    prefetch(rows.row(first + r), rows.row_bytes * COLUMNS);
+                }
                 // SAFETY: the machine has the features of this function.
                 let row = unsafe { R::load(rows.row(first + r), i) };
                 for (values, x) in values.iter_mut().zip(row) {
@@ -110,18 +112,19 @@ fn some_scores<const R: usize, const C: usize>(
     }
 }
 
-/// `acc += sum(weights[r] * values[r])`: each sum in the order of the rows.
+/// `acc = acc * factor + sum(weights[r] * values[r])`: each sum in the order of the rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn add(
     weights: &[[f32; COLUMNS]],
     range: Range<usize>,
     values: &[f32],
     width: usize,
+    factor: &[f32],
     acc: &mut [f32],
 ) {
     let values = &values[range.start * width..range.end * width];
     for from in (0..width).step_by(2 * LANES) {
-        all_sums::<2>(weights, range.clone(), values, width, from, acc);
+        all_sums::<2>(weights, range.clone(), values, width, from, factor, acc);
     }
 }
 
@@ -134,19 +137,22 @@ fn all_sums<const C: usize>(
     values: &[f32],
     width: usize,
     from: usize,
+    factor: &[f32],
     acc: &mut [f32],
 ) {
     let (sixes, rest) = weights.as_chunks::<6>();
+    let (factor_sixes, factor_rest) = factor.split_at(sixes.len() * 6);
     let (acc_sixes, acc_rest) = acc.split_at_mut(sixes.len() * 6 * width);
-    for (weights, acc) in sixes.iter().zip(acc_sixes.chunks_exact_mut(6 * width)) {
-        some_sums::<6, C>(weights, range.clone(), values, width, from, acc);
+    let factors = factor_sixes.chunks_exact(6);
+    for ((weights, factor), acc) in sixes.iter().zip(factors).zip(acc_sixes.chunks_exact_mut(6 * width)) {
+        some_sums::<6, C>(weights, range.clone(), values, width, from, factor, acc);
     }
     match rest.len() {
-        1 => some_sums::<1, C>(rest, range, values, width, from, acc_rest),
-        2 => some_sums::<2, C>(rest, range, values, width, from, acc_rest),
-        3 => some_sums::<3, C>(rest, range, values, width, from, acc_rest),
-        4 => some_sums::<4, C>(rest, range, values, width, from, acc_rest),
-        5 => some_sums::<5, C>(rest, range, values, width, from, acc_rest),
+        1 => some_sums::<1, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        2 => some_sums::<2, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        3 => some_sums::<3, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        4 => some_sums::<4, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        5 => some_sums::<5, C>(rest, range, values, width, from, factor_rest, acc_rest),
         _ => {}
     }
 }
@@ -159,13 +165,15 @@ fn some_sums<const R: usize, const C: usize>(
     values: &[f32],
     width: usize,
     from: usize,
+    factor: &[f32],
     acc: &mut [f32],
 ) {
     let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.clone()]);
     let mut sums = [[_mm256_setzero_ps(); C]; R];
-    for (acc, sums) in acc.chunks_exact(width).zip(&mut sums) {
+    for ((acc, factor), sums) in acc.chunks_exact(width).zip(factor).zip(&mut sums) {
+        let factor = _mm256_set1_ps(*factor);
         for (acc, sum) in acc[from..].as_chunks().0.iter().zip(sums) {
-            *sum = load_f32(acc);
+            *sum = _mm256_mul_ps(load_f32(acc), factor);
         }
     }
     for (i, row) in values.chunks_exact(width).take(range.len()).enumerate() {

@@ -19,21 +19,25 @@ fn queries(q: &[f32], _: usize, out: &mut Packed) {
     out.floats.floats_mut()[..q.len()].copy_from_slice(q);
 }
 
-/// Value `i` of row `r` goes to `out[i][r]`; rows are filled up with zeros to blocks, columns to sixteens.
+/// Value `i` of row `r` goes to `out[i][r]`; rows are filled up with zeros to blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn pack<R: Row>(rows: &Rows, out: &mut Packed) {
     let blocks = rows.d.div_ceil(BLOCK);
     out.floats.reserve(blocks * BLOCK * COLUMNS);
     let out = out.floats.floats_mut().as_chunks_mut::<COLUMNS>().0;
+    // Rows past the last are zeros, or whatever was there before: nobody looks at their columns.
+    let mut squares = [Square::ZERO; 2];
     for first in (0..rows.n).step_by(16) {
         let n = 16.min(rows.n - first);
-        prefetch(rows, first, n);
+        let sixteen: [&[u8]; 16] = std::array::from_fn(|r| if r < n { rows.row(first + r) } else { &[] });
         for (i, out) in out.as_chunks_mut::<BLOCK>().0[..blocks].iter_mut().enumerate() {
-            let mut squares = [Square::ZERO; 2];
             let [low, high] = &mut squares;
             for (r, (low, high)) in low.0.iter_mut().zip(&mut high.0).take(n).enumerate() {
+                if i == 0 {
+                    prefetch(sixteen[r], rows.row_bytes * COLUMNS);
+                }
                 // SAFETY: the machine has the features of this function.
-                let pair = unsafe { R::load(rows.row(first + r), i) };
+                let pair = unsafe { R::load(sixteen[r], i) };
                 store_f32(low, pair[0]);
                 store_f32(high, pair[1]);
             }
@@ -113,22 +117,23 @@ fn some_scores<const R: usize, const C: usize>(
     }
 }
 
-/// `acc += sum(weights[r] * values[r])`: each sum in the order of the rows.
+/// `acc = acc * factor + sum(weights[r] * values[r])`: each sum in the order of the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) fn add(
     weights: &[[f32; COLUMNS]],
     range: Range<usize>,
     values: &[f32],
     width: usize,
+    factor: &[f32],
     acc: &mut [f32],
 ) {
     let values = &values[range.start * width..range.end * width];
     for from in (0..width).step_by(4 * LANES) {
         match (width - from) / LANES {
-            1 => all_sums::<1>(weights, range.clone(), values, width, from, acc),
-            2 => all_sums::<2>(weights, range.clone(), values, width, from, acc),
-            3 => all_sums::<3>(weights, range.clone(), values, width, from, acc),
-            _ => all_sums::<4>(weights, range.clone(), values, width, from, acc),
+            1 => all_sums::<1>(weights, range.clone(), values, width, from, factor, acc),
+            2 => all_sums::<2>(weights, range.clone(), values, width, from, factor, acc),
+            3 => all_sums::<3>(weights, range.clone(), values, width, from, factor, acc),
+            _ => all_sums::<4>(weights, range.clone(), values, width, from, factor, acc),
         }
     }
 }
@@ -142,19 +147,22 @@ fn all_sums<const C: usize>(
     values: &[f32],
     width: usize,
     from: usize,
+    factor: &[f32],
     acc: &mut [f32],
 ) {
     let (sixes, rest) = weights.as_chunks::<6>();
+    let (factor_sixes, factor_rest) = factor.split_at(sixes.len() * 6);
     let (acc_sixes, acc_rest) = acc.split_at_mut(sixes.len() * 6 * width);
-    for (weights, acc) in sixes.iter().zip(acc_sixes.chunks_exact_mut(6 * width)) {
-        some_sums::<6, C>(weights, range.clone(), values, width, from, acc);
+    let factors = factor_sixes.chunks_exact(6);
+    for ((weights, factor), acc) in sixes.iter().zip(factors).zip(acc_sixes.chunks_exact_mut(6 * width)) {
+        some_sums::<6, C>(weights, range.clone(), values, width, from, factor, acc);
     }
     match rest.len() {
-        1 => some_sums::<1, C>(rest, range, values, width, from, acc_rest),
-        2 => some_sums::<2, C>(rest, range, values, width, from, acc_rest),
-        3 => some_sums::<3, C>(rest, range, values, width, from, acc_rest),
-        4 => some_sums::<4, C>(rest, range, values, width, from, acc_rest),
-        5 => some_sums::<5, C>(rest, range, values, width, from, acc_rest),
+        1 => some_sums::<1, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        2 => some_sums::<2, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        3 => some_sums::<3, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        4 => some_sums::<4, C>(rest, range, values, width, from, factor_rest, acc_rest),
+        5 => some_sums::<5, C>(rest, range, values, width, from, factor_rest, acc_rest),
         _ => {}
     }
 }
@@ -167,13 +175,15 @@ fn some_sums<const R: usize, const C: usize>(
     values: &[f32],
     width: usize,
     from: usize,
+    factor: &[f32],
     acc: &mut [f32],
 ) {
     let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.clone()]);
     let mut sums = [[_mm512_setzero_ps(); C]; R];
-    for (acc, sums) in acc.chunks_exact(width).zip(&mut sums) {
+    for ((acc, factor), sums) in acc.chunks_exact(width).zip(factor).zip(&mut sums) {
+        let factor = _mm512_set1_ps(*factor);
         for (acc, sum) in acc[from..].as_chunks().0.iter().zip(sums) {
-            *sum = load_f32(acc);
+            *sum = _mm512_mul_ps(load_f32(acc), factor);
         }
     }
     for (i, row) in values.chunks_exact(width).take(range.len()).enumerate() {

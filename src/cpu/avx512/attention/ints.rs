@@ -149,12 +149,14 @@ fn pack<B: Ints>(rows: &Rows, out: &mut Packed) {
     let mut square = Square::ZERO;
     for first in (0..rows.n).step_by(16) {
         let n = 16.min(rows.n - first);
-        prefetch(rows, first, n);
         for (i, words) in words.as_chunks_mut::<16>().0[..blocks.div_ceil(2)].iter_mut().enumerate() {
             let both = 2 * i + 1 < blocks;
             let mut halves = [[[0u16; 16]; 2]; 2];
             for (r, square) in square.0.iter_mut().enumerate().take(n) {
                 let row = rows.row(first + r);
+                if i == 0 {
+                    prefetch(row, rows.row_bytes * COLUMNS);
+                }
                 let [low, high] = square.as_chunks_mut::<8>().0 else { unreachable!() };
                 let block: &B = block(row, 2 * i);
                 // SAFETY: eight writable words each, and the machine has the features of this function.

@@ -31,13 +31,11 @@ pub(super) trait Row {
 /// The rows of 8-bit floats: see [`crate::kv::f8e4m3`].
 pub(super) struct F8E4M3;
 
-/// Ask for the memory of the rows that are likely read next: the same rows of the next tile. An address that is not ours is no
-/// error.
-#[inline]
-pub(super) fn prefetch(rows: &Rows, first: usize, n: usize) {
-    let from = (first + COLUMNS) * rows.row_bytes;
-    for at in (from..from + n * rows.row_bytes).step_by(64) {
-        let line = rows.bytes.as_ptr().wrapping_add(at);
+/// Ask for the memory `ahead` bytes past a row. An address that is not ours is no error.
+#[inline(always)]
+pub(super) fn prefetch(row: &[u8], ahead: usize) {
+    for at in (ahead..ahead + row.len()).step_by(64) {
+        let line = row.as_ptr().wrapping_add(at);
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
     }
@@ -47,10 +45,8 @@ pub(super) fn prefetch(rows: &Rows, first: usize, n: usize) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) fn values<R: Row>(rows: &Rows, out: &mut [f32]) {
     for (r, out) in out.chunks_exact_mut(width(rows.d)).take(rows.n).enumerate() {
-        if r % 16 == 0 {
-            prefetch(rows, r, 16.min(rows.n - r));
-        }
         let row = rows.row(r);
+        prefetch(row, rows.row_bytes * COLUMNS);
         let (pairs, last) = out.as_chunks_mut::<32>();
         for (i, out) in pairs.iter_mut().enumerate() {
             // SAFETY: the machine has the features of this function.
@@ -100,6 +96,11 @@ impl Row for F32Le {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn halves(row: &[u8], i: usize) -> [__m256i; 2] {
+    let at = i * 2 * BLOCK;
+    if let Some(whole) = row.get(at..at + 2 * BLOCK) {
+        let halves = whole.as_chunks::<BLOCK>().0;
+        return [load_half(&halves[0]), load_half(&halves[1])];
+    }
     let (mask, from) = part(row, i, 2);
     let from = from.cast::<i16>();
     // SAFETY: the mask lets only the row's own values be read.
