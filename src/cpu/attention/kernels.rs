@@ -99,6 +99,26 @@ pub(in crate::cpu) struct Keys {
     ),
 }
 
+/// How V rows of one format are read.
+#[allow(clippy::type_complexity)]
+pub(in crate::cpu) struct Values {
+    /// Decode rows to floats, [`width`] for each.
+    pub decode: unsafe fn(rows: &Rows, out: &mut [f32]),
+    /// See [`Kernels::add_stored`].
+    pub add: Option<
+        unsafe fn(
+            weights: &[[f32; COLUMNS]],
+            range: Range<usize>,
+            rows: &Rows,
+            factor: &[f32],
+            acc: &mut [f32],
+        ),
+    >,
+}
+
+/// The most queries for which stored rows are added without being decoded to memory.
+const FEW: usize = 6;
+
 /// The softmax of some queries, before and after a tile.
 #[derive(Debug)]
 pub(in crate::cpu) struct Softmax<'a> {
@@ -129,8 +149,8 @@ impl Softmax<'_> {
 pub(in crate::cpu) struct Kernels {
     /// The keys of a format.
     pub keys: fn(KvFormat) -> &'static Keys,
-    /// Decode rows to floats, [`width`] for each.
-    pub values: fn(KvFormat) -> unsafe fn(rows: &Rows, out: &mut [f32]),
+    /// The values of a format.
+    pub values: fn(KvFormat) -> &'static Values,
     /// See [`Kernels::weigh`].
     pub weigh: unsafe fn(
         scores: &mut [[f32; COLUMNS]],
@@ -213,7 +233,7 @@ impl Kernels {
         check(rows);
         assert!(out.len() >= rows.n * width(rows.d));
         // SAFETY: the machine has the instruction set, and the lengths hold.
-        unsafe { (self.values)(rows.format)(rows, out) }
+        unsafe { ((self.values)(rows.format).decode)(rows, out) }
     }
     /// Turn the scores of some queries in `range` into weights: `exp(scale * score - max)`, where `max` is the maximum of
     /// the query's so far and of all scaled (and capped) scores in `range`, and bring its softmax up to date.
@@ -253,6 +273,32 @@ impl Kernels {
         assert!(factor.len() == weights.len());
         // SAFETY: the machine has the instruction set, and the lengths hold.
         unsafe { (self.add)(weights, range, values, width, factor, acc) }
+    }
+
+    /// As `add`, from stored rows, where there are few queries and the instruction set has a function for that: whether it
+    /// was done. The results are the same bits.
+    ///
+    /// # Panics
+    /// Where lengths do not fit.
+    pub fn add_stored(
+        &self,
+        weights: &[[f32; COLUMNS]],
+        range: Range<usize>,
+        rows: &Rows,
+        factor: &[f32],
+        acc: &mut [f32],
+    ) -> bool {
+        check(rows);
+        assert!(range.start <= range.end && range.end <= rows.n);
+        assert!(acc.len() == weights.len() * width(rows.d) && factor.len() == weights.len());
+        match (self.values)(rows.format).add {
+            Some(add) if weights.len() <= FEW => {
+                // SAFETY: the machine has the instruction set, and the lengths hold.
+                unsafe { add(weights, range, rows, factor, acc) }
+                true
+            }
+            _ => false,
+        }
     }
 }
 

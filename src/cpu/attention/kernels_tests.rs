@@ -273,6 +273,35 @@ fn sums_of_rows_are_the_same_for_one_query_or_many_and_in_one_call_or_several() 
 }
 
 #[test]
+fn stored_rows_are_added_like_decoded_ones() {
+    let mut random = Random::new(10);
+    for &format in KvFormat::ALL {
+        for d in DIMS.into_iter().chain([80, 112, 192]) {
+            let bytes = stored(format, 41, d, &mut random);
+            let rows = rows(format, &bytes, d);
+            for isa in Isa::all_available() {
+                for n in [1, 2, 3, 4, 5, 6, 7] {
+                    let weights: Vec<[f32; COLUMNS]> =
+                        (0..n).map(|_| std::array::from_fn(|_| random.uniform())).collect();
+                    let factor: Vec<f32> = (0..n).map(|_| random.uniform()).collect();
+                    let mut want = random.normals(n * width(d));
+                    let mut got = want.clone();
+                    let done = kernels(isa).add_stored(&weights, 3..41, &rows, &factor, &mut got);
+                    assert!(done || n > 6 || isa < Isa::Avx512, "{isa}");
+                    let mut values = vec![0.0; 41 * width(d)];
+                    kernels(isa).values(&rows, &mut values);
+                    kernels(isa).add(&weights, 3..41, &values, width(d), &factor, &mut want);
+                    for (i, (a, b)) in got.iter().zip(&want).enumerate() {
+                        let same = a.to_bits() == b.to_bits() || i % width(d) >= d;
+                        assert!(!done || same, "{isa} {format} {d} {n}: {a} and {b}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn numbers_begin_at_cache_lines() {
     let mut numbers = Numbers::default();
     for n in [1, 100, 17] {

@@ -154,7 +154,7 @@ impl Unit<'_> {
         keys.pack(&self.k.rows(self.head, &tile, rows), packed);
         let scores = scores.floats_mut().as_chunks_mut::<COLUMNS>().0;
         // Tokens that see the same go together.
-        let group = p.group();
+        let (group, queries_of_all) = (p.group(), self.queries());
         for_each_run(sees, |tokens, range| {
             let run = tokens.start * group..tokens.end * group;
             let scores = &mut scores[run.clone()];
@@ -164,13 +164,23 @@ impl Unit<'_> {
                 Softmax { max: &mut max[run.clone()], sum: &mut sum[run.clone()], factor: &mut factor[run] };
             self.kernels.weigh(scores, range, p.scale, p.softcap, &mut softmax);
         });
-        self.kernels.values(&self.v.rows(self.head, &tile, rows), values.floats_mut());
+        let v = self.v.rows(self.head, &tile, rows);
         let width = width(p.d_v);
+        let mut decoded = false;
         for_each_run(sees, |tokens, range| {
             let run = tokens.start * group..tokens.end * group;
             let acc = &mut split.acc[run.start * width..run.end * width];
-            let factor = &split.factor[run.clone()];
-            self.kernels.add(&scores[run], range, values.floats(), width, factor, acc);
+            let (weights, factor) = (&scores[run.clone()], &split.factor[run]);
+            // What few queries read once need not pass through memory.
+            let alone = weights.len() == queries_of_all;
+            if alone && self.kernels.add_stored(weights, range.clone(), &v, factor, acc) {
+                return;
+            }
+            if !decoded {
+                self.kernels.values(&v, values.floats_mut());
+                decoded = true;
+            }
+            self.kernels.add(weights, range, values.floats(), width, factor, acc);
         });
     }
 }
@@ -181,6 +191,8 @@ struct Tile {
     cells: Cells,
 }
 
+// It lives on the stack, for one tile.
+#[allow(clippy::large_enum_variant)]
 enum Cells {
     /// Every position of the tile has its cell, one after the other from this one on.
     Neighbours(u32),

@@ -2,12 +2,16 @@
 
 use std::ops::Range;
 
-use crate::cpu::attention::kernels::{COLUMNS, Kernels, Keys, Packed, Rows, Softmax, width};
+use crate::cpu::attention::kernels::{COLUMNS, Kernels, Keys, Packed, Rows, Softmax, Values, width};
 use crate::cpu::math::exp;
 
 /// What the table holds.
-pub(super) static KERNELS: Kernels =
-    Kernels { keys: |_| &Keys { queries, pack, scores }, values: |_| values, weigh, add };
+pub(super) static KERNELS: Kernels = Kernels {
+    keys: |_| &Keys { queries, pack, scores },
+    values: |_| &Values { decode, add: None },
+    weigh,
+    add,
+};
 
 /// As they are.
 fn queries(q: &[f32], _: usize, out: &mut Packed) {
@@ -42,7 +46,7 @@ fn scores(q: &Packed, queries: Range<usize>, d: usize, k: &Packed, columns: Rang
     }
 }
 
-fn values(rows: &Rows, out: &mut [f32]) {
+fn decode(rows: &Rows, out: &mut [f32]) {
     for (r, out) in out.chunks_exact_mut(width(rows.d)).take(rows.n).enumerate() {
         rows.format.decode_row(rows.row(r), &mut out[..rows.d]);
     }

@@ -4,12 +4,17 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::columns::transpose;
-use super::rows::{Row, prefetch};
-use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Keys, Packed, Rows};
+use super::rows::{Row, decode, prefetch};
+use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Keys, Packed, Rows, Values};
 use crate::cpu::avx2::lanes::{load_f32, store_f32};
 
 /// Floats of a vector.
 const LANES: usize = 8;
+
+/// The values of a format.
+pub(super) const fn values<R: Row>() -> Values {
+    Values { decode: decode::<R>, add: None }
+}
 
 /// The keys of a format.
 pub(super) const fn keys<R: Row>() -> Keys {
@@ -168,16 +173,20 @@ fn some_sums<const R: usize, const C: usize>(
     factor: &[f32],
     acc: &mut [f32],
 ) {
-    let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.clone()]);
+    let n = range.len();
+    let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.start..][..n]);
+    let acc = &mut acc[..R * width];
+    // Loops over indices: what is lent out as a slice would not stay in registers.
     let mut sums = [[_mm256_setzero_ps(); C]; R];
-    for ((acc, factor), sums) in acc.chunks_exact(width).zip(factor).zip(&mut sums) {
-        let factor = _mm256_set1_ps(*factor);
-        for (acc, sum) in acc[from..].as_chunks().0.iter().zip(sums) {
-            *sum = _mm256_mul_ps(load_f32(acc), factor);
+    for q in 0..R {
+        let factor = _mm256_set1_ps(factor[q]);
+        let acc = &acc[q * width + from..].as_chunks::<LANES>().0[..C];
+        for j in 0..C {
+            sums[q][j] = _mm256_mul_ps(load_f32(&acc[j]), factor);
         }
     }
-    for (i, row) in values.chunks_exact(width).take(range.len()).enumerate() {
-        let row = &row[from..].as_chunks::<LANES>().0[..C];
+    for i in 0..n {
+        let row = &values[i * width + from..].as_chunks::<LANES>().0[..C];
         for q in 0..R {
             let w = _mm256_set1_ps(weights[q][i]);
             for j in 0..C {
@@ -185,9 +194,10 @@ fn some_sums<const R: usize, const C: usize>(
             }
         }
     }
-    for (acc, sums) in acc.chunks_exact_mut(width).zip(sums) {
-        for (acc, sum) in acc[from..].as_chunks_mut().0.iter_mut().zip(sums) {
-            store_f32(acc, sum);
+    for q in 0..R {
+        let acc = &mut acc[q * width + from..].as_chunks_mut::<LANES>().0[..C];
+        for j in 0..C {
+            store_f32(&mut acc[j], sums[q][j]);
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn prefetch(row: &[u8], ahead: usize) {
 
 /// Rows as floats, [`width`] apart.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn values<R: Row>(rows: &Rows, out: &mut [f32]) {
+pub(super) fn decode<R: Row>(rows: &Rows, out: &mut [f32]) {
     for (r, out) in out.chunks_exact_mut(width(rows.d)).take(rows.n).enumerate() {
         let row = rows.row(r);
         prefetch(row, rows.row_bytes * COLUMNS);

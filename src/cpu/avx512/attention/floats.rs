@@ -4,9 +4,14 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::columns::{Square, transpose};
-use super::rows::{Row, prefetch};
-use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Keys, LANES, Packed, Rows};
+use super::rows::{Row, decode, prefetch, row};
+use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Keys, LANES, Packed, Rows, Values, width};
 use crate::cpu::avx512::lanes::{load_f32, store_f32};
+
+/// The values of a format.
+pub(super) const fn values<R: Row>() -> Values {
+    Values { decode: decode::<R>, add: Some(add_stored::<R>) }
+}
 
 /// The keys of a format.
 pub(super) const fn keys<R: Row>() -> Keys {
@@ -22,28 +27,42 @@ fn queries(q: &[f32], _: usize, out: &mut Packed) {
 /// Value `i` of row `r` goes to `out[i][r]`; rows are filled up with zeros to blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn pack<R: Row>(rows: &Rows, out: &mut Packed) {
-    let blocks = rows.d.div_ceil(BLOCK);
+    match rows.d {
+        64 => pack_of::<R, 2>(rows, out),
+        128 => pack_of::<R, 4>(rows, out),
+        _ => pack_of::<R, 0>(rows, out),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn pack_of<R: Row, const BLOCKS: usize>(rows: &Rows, out: &mut Packed) {
+    let blocks = if BLOCKS == 0 { rows.d.div_ceil(BLOCK) } else { BLOCKS };
     out.floats.reserve(blocks * BLOCK * COLUMNS);
-    let out = out.floats.floats_mut().as_chunks_mut::<COLUMNS>().0;
+    let out = &mut out.floats.floats_mut().as_chunks_mut::<COLUMNS>().0.as_chunks_mut::<BLOCK>().0[..blocks];
     // Rows past the last are zeros, or whatever was there before: nobody looks at their columns.
-    let mut squares = [Square::ZERO; 2];
+    let mut squares = [const { [Square::ZERO; 2] }; 4];
     for first in (0..rows.n).step_by(16) {
         let n = 16.min(rows.n - first);
-        let sixteen: [&[u8]; 16] = std::array::from_fn(|r| if r < n { rows.row(first + r) } else { &[] });
-        for (i, out) in out.as_chunks_mut::<BLOCK>().0[..blocks].iter_mut().enumerate() {
-            let [low, high] = &mut squares;
-            for (r, (low, high)) in low.0.iter_mut().zip(&mut high.0).take(n).enumerate() {
-                if i == 0 {
-                    prefetch(sixteen[r], rows.row_bytes * COLUMNS);
+        // Up to four blocks at a time.
+        for (part, out) in out.chunks_mut(4).enumerate() {
+            let here = if BLOCKS == 0 { out.len() } else { BLOCKS };
+            for r in 0..n {
+                let row = row::<R, BLOCKS>(rows, first + r);
+                if part == 0 {
+                    prefetch(row, rows.row_bytes * COLUMNS);
                 }
-                // SAFETY: the machine has the features of this function.
-                let pair = unsafe { R::load(sixteen[r], i) };
-                store_f32(low, pair[0]);
-                store_f32(high, pair[1]);
+                for i in 0..here {
+                    // SAFETY: the machine has the features of this function.
+                    let [low, high] = unsafe { R::load(row, 4 * part + i) };
+                    store_f32(&mut squares[i][0].0[r], low);
+                    store_f32(&mut squares[i][1].0[r], high);
+                }
             }
-            let (to_low, to_high) = out.split_at_mut(16);
-            transpose(low, to_low, first);
-            transpose(high, to_high, first);
+            for (squares, out) in squares.iter().zip(out) {
+                let (to_low, to_high) = out.split_at_mut(16);
+                transpose(&squares[0], to_low, first);
+                transpose(&squares[1], to_high, first);
+            }
         }
     }
 }
@@ -178,16 +197,20 @@ fn some_sums<const R: usize, const C: usize>(
     factor: &[f32],
     acc: &mut [f32],
 ) {
-    let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.clone()]);
+    let n = range.len();
+    let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.start..][..n]);
+    let acc = &mut acc[..R * width];
+    // Loops over indices: what is lent out as a slice would not stay in registers.
     let mut sums = [[_mm512_setzero_ps(); C]; R];
-    for ((acc, factor), sums) in acc.chunks_exact(width).zip(factor).zip(&mut sums) {
-        let factor = _mm512_set1_ps(*factor);
-        for (acc, sum) in acc[from..].as_chunks().0.iter().zip(sums) {
-            *sum = _mm512_mul_ps(load_f32(acc), factor);
+    for q in 0..R {
+        let factor = _mm512_set1_ps(factor[q]);
+        let acc = &acc[q * width + from..].as_chunks::<LANES>().0[..C];
+        for j in 0..C {
+            sums[q][j] = _mm512_mul_ps(load_f32(&acc[j]), factor);
         }
     }
-    for (i, row) in values.chunks_exact(width).take(range.len()).enumerate() {
-        let row = &row[from..].as_chunks::<LANES>().0[..C];
+    for i in 0..n {
+        let row = &values[i * width + from..].as_chunks::<LANES>().0[..C];
         for q in 0..R {
             let w = _mm512_set1_ps(weights[q][i]);
             for j in 0..C {
@@ -195,9 +218,105 @@ fn some_sums<const R: usize, const C: usize>(
             }
         }
     }
-    for (acc, sums) in acc.chunks_exact_mut(width).zip(sums) {
-        for (acc, sum) in acc[from..].as_chunks_mut().0.iter_mut().zip(sums) {
-            store_f32(acc, sum);
+    for q in 0..R {
+        let acc = &mut acc[q * width + from..].as_chunks_mut::<LANES>().0[..C];
+        for j in 0..C {
+            store_f32(&mut acc[j], sums[q][j]);
+        }
+    }
+}
+
+/// As [`add`], for up to six queries and rows as they are stored: each row is decoded in registers, once for all queries.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn add_stored<V: Row>(
+    weights: &[[f32; COLUMNS]],
+    range: Range<usize>,
+    rows: &Rows,
+    factor: &[f32],
+    acc: &mut [f32],
+) {
+    match weights.len() {
+        1 => few_sums::<V, 1>(weights, range, rows, factor, acc),
+        2 => few_sums::<V, 2>(weights, range, rows, factor, acc),
+        3 => few_sums::<V, 3>(weights, range, rows, factor, acc),
+        4 => few_sums::<V, 4>(weights, range, rows, factor, acc),
+        5 => few_sums::<V, 5>(weights, range, rows, factor, acc),
+        6 => few_sums::<V, 6>(weights, range, rows, factor, acc),
+        _ => {}
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn few_sums<V: Row, const R: usize>(
+    weights: &[[f32; COLUMNS]],
+    range: Range<usize>,
+    rows: &Rows,
+    factor: &[f32],
+    acc: &mut [f32],
+) {
+    let width = width(rows.d);
+    for from in (0..width).step_by(64) {
+        match (rows.d, width - from) {
+            (64, _) => few_sums_of::<V, R, 4, 2>(weights, range.clone(), rows, from, factor, acc),
+            (128, _) => few_sums_of::<V, R, 4, 4>(weights, range.clone(), rows, from, factor, acc),
+            (_, 16) => few_sums_of::<V, R, 1, 0>(weights, range.clone(), rows, from, factor, acc),
+            (_, 32) => few_sums_of::<V, R, 2, 0>(weights, range.clone(), rows, from, factor, acc),
+            (_, 48) => few_sums_of::<V, R, 3, 0>(weights, range.clone(), rows, from, factor, acc),
+            _ => few_sums_of::<V, R, 4, 0>(weights, range.clone(), rows, from, factor, acc),
+        }
+    }
+}
+
+/// `16 * C` values from `from` on, a multiple of 64, of the sums of `R` queries; a row has `BLOCKS` blocks, if that is not 0.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn few_sums_of<V: Row, const R: usize, const C: usize, const BLOCKS: usize>(
+    weights: &[[f32; COLUMNS]],
+    range: Range<usize>,
+    rows: &Rows,
+    from: usize,
+    factor: &[f32],
+    acc: &mut [f32],
+) {
+    let width = width(rows.d);
+    let n = range.len();
+    let weights: [&[f32]; R] = std::array::from_fn(|q| &weights[q][range.start..][..n]);
+    let acc = &mut acc[..R * width];
+    // Loops over indices: what is lent out as a slice would not stay in registers.
+    let mut sums = [[_mm512_setzero_ps(); C]; R];
+    for q in 0..R {
+        let factor = _mm512_set1_ps(factor[q]);
+        let acc = &acc[q * width + from..].as_chunks::<LANES>().0[..C];
+        for j in 0..C {
+            sums[q][j] = _mm512_mul_ps(load_f32(&acc[j]), factor);
+        }
+    }
+    for i in 0..n {
+        let row = row::<V, BLOCKS>(rows, range.start + i);
+        if from == 0 {
+            prefetch(row, rows.row_bytes * COLUMNS);
+        }
+        let mut x = [_mm512_setzero_ps(); C];
+        for j in 0..C.div_ceil(2) {
+            // SAFETY: the machine has the features of this function.
+            let [low, high] = unsafe { V::load(row, from / BLOCK + j) };
+            x[2 * j] = low;
+            if 2 * j + 1 < C {
+                x[2 * j + 1] = high;
+            }
+        }
+        for q in 0..R {
+            let w = _mm512_set1_ps(weights[q][i]);
+            for j in 0..C {
+                sums[q][j] = _mm512_fmadd_ps(w, x[j], sums[q][j]);
+            }
+        }
+    }
+    for q in 0..R {
+        let acc = &mut acc[q * width + from..].as_chunks_mut::<LANES>().0[..C];
+        for j in 0..C {
+            store_f32(&mut acc[j], sums[q][j]);
         }
     }
 }

@@ -16,7 +16,7 @@ use chaski_gguf::block::q5_0::BlockQ5_0;
 use chaski_gguf::block::q5_1::BlockQ5_1;
 use chaski_gguf::block::q8_0::BlockQ8_0;
 
-use crate::cpu::attention::kernels::{Kernels, Keys, Rows};
+use crate::cpu::attention::kernels::{Kernels, Keys, Values};
 use crate::kv::KvFormat;
 
 /// What AVX-512 without VNNI brings: everything in floats.
@@ -53,17 +53,17 @@ fn float_keys(format: KvFormat) -> &'static Keys {
     }
 }
 
-fn values(format: KvFormat) -> unsafe fn(&Rows, &mut [f32]) {
+fn values(format: KvFormat) -> &'static Values {
     match format {
-        KvFormat::F32 => rows::values::<F32Le>,
-        KvFormat::F16 => rows::values::<F16Le>,
-        KvFormat::BF16 => rows::values::<Bf16Le>,
-        KvFormat::Q8_0 => rows::values::<BlockQ8_0>,
-        KvFormat::Q4_0 => rows::values::<BlockQ4_0>,
-        KvFormat::Q4_1 => rows::values::<BlockQ4_1>,
-        KvFormat::Q5_0 => rows::values::<BlockQ5_0>,
-        KvFormat::Q5_1 => rows::values::<BlockQ5_1>,
-        KvFormat::Iq4Nl => rows::values::<BlockIq4Nl>,
-        KvFormat::F8E4M3 => rows::values::<rows::F8E4M3>,
+        KvFormat::F32 => const { &floats::values::<F32Le>() },
+        KvFormat::F16 => const { &floats::values::<F16Le>() },
+        KvFormat::BF16 => const { &floats::values::<Bf16Le>() },
+        KvFormat::Q8_0 => const { &floats::values::<BlockQ8_0>() },
+        KvFormat::Q4_0 => const { &floats::values::<BlockQ4_0>() },
+        KvFormat::Q4_1 => const { &floats::values::<BlockQ4_1>() },
+        KvFormat::Q5_0 => const { &floats::values::<BlockQ5_0>() },
+        KvFormat::Q5_1 => const { &floats::values::<BlockQ5_1>() },
+        KvFormat::Iq4Nl => const { &floats::values::<BlockIq4Nl>() },
+        KvFormat::F8E4M3 => const { &floats::values::<rows::F8E4M3>() },
     }
 }

@@ -17,10 +17,14 @@ use chaski_gguf::block::q5_1::BlockQ5_1;
 use chaski_gguf::block::q8_0::BlockQ8_0;
 
 use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Rows, width};
-use crate::cpu::avx512::lanes::{load_half, load_quarter, scale, store_f32};
+use crate::cpu::avx512::lanes::{load_half, load_quarter, store_f32};
 
 /// A format's rows.
 pub(super) trait Row {
+    /// Bytes of a row before its first value.
+    const HEADER: usize = 0;
+    /// Bytes of 32 values.
+    const BYTES: usize;
     /// Values `32 * i` and on of a row; where the row ends before, what follows is a row's padding or zeros.
     ///
     /// # Safety
@@ -41,17 +45,35 @@ pub(super) fn prefetch(row: &[u8], ahead: usize) {
     }
 }
 
+/// Row `r`; where the number of its blocks is known to the compiler, so is the length.
+#[inline(always)]
+pub(super) fn row<'a, R: Row, const BLOCKS: usize>(rows: &Rows<'a>, r: usize) -> &'a [u8] {
+    let row = rows.row(r);
+    if BLOCKS == 0 { row } else { &row[..R::HEADER + BLOCKS * R::BYTES] }
+}
+
 /// Rows as floats, [`width`] apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn values<R: Row>(rows: &Rows, out: &mut [f32]) {
-    for (r, out) in out.chunks_exact_mut(width(rows.d)).take(rows.n).enumerate() {
-        let row = rows.row(r);
+pub(super) fn decode<R: Row>(rows: &Rows, out: &mut [f32]) {
+    // The usual lengths get loops without a branch.
+    match rows.d {
+        64 => decode_of::<R, 2>(rows, out),
+        128 => decode_of::<R, 4>(rows, out),
+        _ => decode_of::<R, 0>(rows, out),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn decode_of<R: Row, const BLOCKS: usize>(rows: &Rows, out: &mut [f32]) {
+    let width = if BLOCKS == 0 { width(rows.d) } else { BLOCKS * BLOCK };
+    for (r, out) in out.chunks_exact_mut(width).take(rows.n).enumerate() {
+        let row = row::<R, BLOCKS>(rows, r);
         prefetch(row, rows.row_bytes * COLUMNS);
-        let (pairs, last) = out.as_chunks_mut::<32>();
-        for (i, out) in pairs.iter_mut().enumerate() {
+        let (pairs, last) = out.as_chunks_mut::<BLOCK>();
+        for i in 0..if BLOCKS == 0 { pairs.len() } else { BLOCKS } {
             // SAFETY: the machine has the features of this function.
             let [low, high] = unsafe { R::load(row, i) };
-            let [to_low, to_high] = out.as_chunks_mut::<16>().0 else { unreachable!() };
+            let [to_low, to_high] = pairs[i].as_chunks_mut::<16>().0 else { unreachable!() };
             store_f32(to_low, low);
             store_f32(to_high, high);
         }
@@ -77,6 +99,7 @@ fn part(row: &[u8], i: usize, size: usize) -> (u32, *const u8) {
 }
 
 impl Row for F32Le {
+    const BYTES: usize = 4 * BLOCK;
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -113,6 +136,7 @@ fn halves(row: &[u8], i: usize) -> [__m256i; 2] {
 }
 
 impl Row for F16Le {
+    const BYTES: usize = 2 * BLOCK;
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -122,6 +146,7 @@ impl Row for F16Le {
 }
 
 impl Row for Bf16Le {
+    const BYTES: usize = 2 * BLOCK;
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -145,21 +170,26 @@ fn signed(q: __m256i) -> [__m512; 2] {
     [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high)]
 }
 
+/// A scale in every lane. (Brought into one lane first, it would wait for what the register held before.)
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx2,f16c")]
+fn scale(d: F16Le) -> __m512 {
+    _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes(d.0)))
+}
+
 /// `d * q`.
 #[inline]
 #[target_feature(enable = "avx512f,avx2")]
-fn scaled(d: f32, q: __m256i) -> [__m512; 2] {
+fn scaled(d: __m512, q: __m256i) -> [__m512; 2] {
     let [low, high] = signed(q);
-    let d = _mm512_set1_ps(d);
     [_mm512_mul_ps(d, low), _mm512_mul_ps(d, high)]
 }
 
 /// `d * q + m`.
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma")]
-fn scaled_from(d: f32, m: f32, q: __m256i) -> [__m512; 2] {
+fn scaled_from(d: __m512, m: __m512, q: __m256i) -> [__m512; 2] {
     let [low, high] = signed(q);
-    let (d, m) = (_mm512_set1_ps(d), _mm512_set1_ps(m));
     [_mm512_fmadd_ps(d, low, m), _mm512_fmadd_ps(d, high, m)]
 }
 
@@ -188,6 +218,7 @@ pub(super) fn looked_up(qs: &[u8; 16]) -> __m256i {
 }
 
 impl Row for BlockQ8_0 {
+    const BYTES: usize = size_of::<BlockQ8_0>();
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -197,6 +228,7 @@ impl Row for BlockQ8_0 {
 }
 
 impl Row for BlockQ4_0 {
+    const BYTES: usize = size_of::<BlockQ4_0>();
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -206,6 +238,7 @@ impl Row for BlockQ4_0 {
 }
 
 impl Row for BlockQ4_1 {
+    const BYTES: usize = size_of::<BlockQ4_1>();
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -215,6 +248,7 @@ impl Row for BlockQ4_1 {
 }
 
 impl Row for BlockQ5_0 {
+    const BYTES: usize = size_of::<BlockQ5_0>();
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -224,6 +258,7 @@ impl Row for BlockQ5_0 {
 }
 
 impl Row for BlockQ5_1 {
+    const BYTES: usize = size_of::<BlockQ5_1>();
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -233,6 +268,7 @@ impl Row for BlockQ5_1 {
 }
 
 impl Row for BlockIq4Nl {
+    const BYTES: usize = size_of::<BlockIq4Nl>();
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
@@ -242,6 +278,8 @@ impl Row for BlockIq4Nl {
 }
 
 impl Row for F8E4M3 {
+    const HEADER: usize = size_of::<f32>();
+    const BYTES: usize = BLOCK;
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn load(row: &[u8], i: usize) -> [__m512; 2] {
