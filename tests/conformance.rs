@@ -95,7 +95,7 @@ fn logits(case: &Case, threads: usize, n_ubatch: usize, isa: Isa, exact: bool) -
     let file = Gguf::open(&case.model).unwrap();
     let model = Arc::new(Model::new(Arc::new(file), &RopeOptions::default()).unwrap());
     let options = EngineOptions {
-        cpu: CpuOptions { threads, threads_batch: threads, isa, exact, check: false },
+        cpu: CpuOptions { threads, threads_batch: threads, isa, exact, invariant: false, check: false },
         n_ctx: case.tokens.len(),
         n_sequences: 1,
         n_ubatch,

@@ -68,7 +68,14 @@ fn use_all(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
     let tokens = tokenizer.encode("hello abc", EncodeOptions { add_special: true, parse_special: true });
     let model = Arc::new(Model::new(Arc::new(file), &RopeOptions::default())?);
     let options = EngineOptions {
-        cpu: CpuOptions { threads: 1, threads_batch: 1, isa: Isa::detect(), exact: false, check: false },
+        cpu: CpuOptions {
+            threads: 1,
+            threads_batch: 1,
+            isa: Isa::detect(),
+            exact: false,
+            invariant: false,
+            check: false,
+        },
         n_ctx: 16,
         n_sequences: 1,
         n_ubatch: 8,

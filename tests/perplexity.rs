@@ -40,7 +40,14 @@ fn measure(data: &Data, model: &Path, kv: KvChoice, chunks: usize) -> f64 {
     let tokenizer = Tokenizer::from_gguf(&file).unwrap();
     let model = Arc::new(Model::new(Arc::new(file), &RopeOptions::default()).unwrap());
     let options = EngineOptions {
-        cpu: CpuOptions { threads: 2, threads_batch: 2, isa: Isa::detect(), exact: false, check: false },
+        cpu: CpuOptions {
+            threads: 2,
+            threads_batch: 2,
+            isa: Isa::detect(),
+            exact: false,
+            invariant: false,
+            check: false,
+        },
         n_ctx: CTX,
         n_sequences: 1,
         n_ubatch: CTX,

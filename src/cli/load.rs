@@ -113,6 +113,7 @@ pub fn engine_options(options: &EngineOptions, n_ctx: usize) -> engine::EngineOp
             threads_batch: options.threads_batch,
             isa: options.isa,
             exact: options.cpu_exact,
+            invariant: false,
             check: options.check,
         },
         n_ctx,

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::act::{self, BlockQ8x32, BlockQ8x256, quantize};
 use super::isa::Isa;
 use super::kernel::{Kernel, OutTile, Tile, all, choose};
+use super::scratch::Scratch;
 use super::vector::vector;
 use crate::tensor::{Act, Format};
 
@@ -132,9 +133,17 @@ fn activations(act: Act, x: &[Vec<f32>], pad: usize) -> (Vec<u8>, usize) {
 /// What no kernel writes.
 const UNTOUCHED: f32 = -12345.0;
 
-/// A matrix and columns for one kernel.
+/// A kernel, in its usual form or in that for many columns.
+#[derive(Clone, Copy)]
+struct Form {
+    kernel: &'static Kernel,
+    wide: bool,
+}
+
+/// A matrix and columns for one form of a kernel.
 struct Case {
     kernel: &'static Kernel,
+    wide: bool,
     weights: Guarded,
     row_bytes: usize,
     rows: usize,
@@ -145,12 +154,13 @@ struct Case {
 }
 
 impl Case {
-    fn new(kernel: &'static Kernel, rows: &[Vec<u8>], x: &[Vec<f32>]) -> Case {
+    fn new(Form { kernel, wide }: Form, rows: &[Vec<u8>], x: &[Vec<f32>]) -> Case {
         // Rows at odd addresses, columns at multiples of 4 only.
         let (acts, act_bytes) = activations(kernel.act, x, 4);
         let weights: Vec<u8> = rows.iter().flat_map(|row| row.iter().copied().chain([0x5a; 3])).collect();
         Case {
             kernel,
+            wide,
             weights: Guarded::new(&weights[..weights.len() - 3]),
             row_bytes: rows[0].len() + 3,
             rows: rows.len(),
@@ -165,7 +175,7 @@ impl Case {
     fn run(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>) -> Vec<f32> {
         let stride = rows.len() + 2;
         let mut out = vec![UNTOUCHED; stride * cols.len() + 1];
-        self.kernel.run(&Tile {
+        let tile = Tile {
             weights: &self.weights[rows.start * self.row_bytes..],
             row_bytes: self.row_bytes,
             rows: rows.len(),
@@ -174,7 +184,12 @@ impl Case {
             cols: cols.len(),
             k: self.k,
             out: OutTile::new(&mut out, stride),
-        });
+        };
+        if self.wide {
+            self.kernel.run_wide(&tile, &mut Scratch::default());
+        } else {
+            self.kernel.run(&tile);
+        }
         let mut products = Vec::new();
         for column in out.chunks(stride) {
             let (inside, outside) = column.split_at(rows.len().min(column.len()));
@@ -189,14 +204,15 @@ impl Case {
 
     fn describe(&self) -> String {
         let Case { kernel, k, .. } = self;
-        format!("{} {} x {:?}, k = {k}", kernel.name, kernel.format, kernel.act)
+        let name = kernel.wide.as_ref().filter(|_| self.wide).map_or(kernel.name, |wide| wide.name);
+        format!("{name} {} x {:?}, k = {k}", kernel.format, kernel.act)
     }
 
     /// The oracle: the product, and how far from it f32 arithmetic may lie.
     ///
     /// A sum of n terms is off by at most about n units of 2^-24 of the sum of magnitudes (Higham, "Accuracy and
-    /// Stability of Numerical Algorithms", 4.2). Terms are blocks for integer kernels; for float kernels values of one
-    /// of at least 8 lanes. A block counts with its largest weight: values are differences in formats with minima.
+    /// Stability of Numerical Algorithms", 4.2). Terms are blocks for integer kernels, or sub-blocks of 16 in the
+    /// form for many columns; for float kernels values of one of at least 8 lanes. A block counts with its largest weight: values are differences in formats with minima.
     fn expected(&self, row: usize, col: usize) -> (f64, f64) {
         let info = self.kernel.format.info();
         let w = decode(self.kernel.format, &self.weights[row * self.row_bytes..][..self.row_bytes - 3]);
@@ -208,7 +224,8 @@ impl Case {
         let blocks = w.chunks(info.block_len).zip(x.chunks(info.block_len));
         let magnitudes: f64 =
             blocks.map(|(w, x)| f64::from(magnitude(w)) * x.iter().map(|x| x.abs()).sum::<f64>()).sum();
-        let terms = if self.kernel.act == Act::F32 { self.k / 8 } else { self.k / info.block_len };
+        let block = if self.wide { info.block_len.min(16) } else { info.block_len };
+        let terms = if self.kernel.act == Act::F32 { self.k / 8 } else { self.k / block };
         // What underflows is off by an absolute amount.
         let underflow = self.k as f64 * f64::from(f32::MIN_POSITIVE);
         (product, (terms + 8) as f64 * 2f64.powi(-24) * magnitudes + underflow)
@@ -229,9 +246,12 @@ impl Case {
     }
 }
 
-/// Every kernel that this machine can run.
-fn kernels() -> impl Iterator<Item = (Isa, &'static Kernel)> {
-    Isa::all_available().flat_map(|isa| all(isa).map(move |kernel| (isa, kernel)))
+/// Every form of every kernel that this machine can run.
+fn forms() -> impl Iterator<Item = Form> {
+    Isa::all_available().flat_map(all).flat_map(|kernel| {
+        let forms = [false, true].map(|wide| Form { kernel, wide });
+        forms.into_iter().filter(|form| !form.wide || form.kernel.wide.is_some())
+    })
 }
 
 fn random_rows(kernel: &Kernel, rows: usize, k: usize, random: &mut Random) -> Vec<Vec<u8>> {
@@ -264,11 +284,13 @@ fn every_format_has_a_kernel_everywhere_and_an_exact_one() {
 #[test]
 fn products_of_random_blocks_agree_with_decoded_blocks() {
     let mut random = Random(1);
-    for (_, kernel) in kernels() {
+    for form in forms() {
+        let kernel = form.kernel;
         for k in lengths(kernel) {
-            let rows = random_rows(kernel, 5, k, &mut random);
-            let x: Vec<_> = (0..5).map(|_| random.unit_vec(k)).collect();
-            Case::new(kernel, &rows, &x).check();
+            let (m, n) = if form.wide { (37, 35) } else { (5, 5) };
+            let rows = random_rows(kernel, m, k, &mut random);
+            let x: Vec<_> = (0..n).map(|_| random.unit_vec(k)).collect();
+            Case::new(form, &rows, &x).check();
         }
     }
 }
@@ -276,11 +298,12 @@ fn products_of_random_blocks_agree_with_decoded_blocks() {
 #[test]
 fn an_element_is_the_same_bits_wherever_it_stands_in_a_tile() {
     let mut random = Random(2);
-    for (_, kernel) in kernels() {
+    for form in forms() {
+        let kernel = form.kernel;
         let k = lengths(kernel)[2];
         let rows = random_rows(kernel, 9, k, &mut random);
         let x: Vec<_> = (0..9).map(|_| random.unit_vec(k)).collect();
-        let case = Case::new(kernel, &rows, &x);
+        let case = Case::new(form, &rows, &x);
         let whole = case.run(0..9, 0..9);
         for n in 1..=9 {
             for m in 1..=9 {
@@ -303,7 +326,8 @@ fn an_element_is_the_same_bits_wherever_it_stands_in_a_tile() {
 #[test]
 fn quants_and_scales_at_the_ends_of_their_ranges_do_not_overflow() {
     let mut random = Random(3);
-    for (_, kernel) in kernels() {
+    for form in forms() {
+        let kernel = form.kernel;
         let k = lengths(kernel)[1];
         let blocks = k / kernel.format.info().block_len;
         let rows: Vec<Vec<u8>> = [0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f, 0x88, 0x3f]
@@ -319,18 +343,19 @@ fn quants_and_scales_at_the_ends_of_their_ranges_do_not_overflow() {
             vec![1e6; k],
             vec![f32::MIN_POSITIVE / 2.0; k],
         ];
-        Case::new(kernel, &rows, &x).check();
+        Case::new(form, &rows, &x).check();
     }
 }
 
 #[test]
 fn nan_and_infinity_show_in_their_own_products_and_nowhere_else() {
     let mut random = Random(4);
-    for (_, kernel) in kernels() {
+    for form in forms() {
+        let kernel = form.kernel;
         let k = lengths(kernel)[2];
         let mut rows = random_rows(kernel, 6, k, &mut random);
         let mut x: Vec<_> = (0..6).map(|_| random.unit_vec(k)).collect();
-        let clean = Case::new(kernel, &rows, &x).run(0..6, 0..6);
+        let clean = Case::new(form, &rows, &x).run(0..6, 0..6);
         x[1][k / 2] = f32::NAN;
         x[4][0] = -f32::NAN;
         x[5][k - 1] = f32::INFINITY;
@@ -338,7 +363,7 @@ fn nan_and_infinity_show_in_their_own_products_and_nowhere_else() {
         let block = kernel.format.info().block_bytes;
         rows[2][(k / kernel.format.info().block_len - 1) * block..].fill(0xff);
         let nan_row = decode(kernel.format, &rows[2]).iter().any(|w| w.is_nan());
-        let case = Case::new(kernel, &rows, &x);
+        let case = Case::new(form, &rows, &x);
         for (i, value) in case.run(0..6, 0..6).into_iter().enumerate() {
             let (row, col) = (i % 6, i / 6);
             if matches!(col, 1 | 4) || nan_row && row == 2 {

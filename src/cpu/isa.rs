@@ -20,11 +20,14 @@ pub enum Isa {
     Avx512,
     /// AVX-512 and its byte dot product (VNNI).
     Avx512Vnni,
+    /// AVX-512 with VNNI, and AMX tiles of 8-bit integers and bf16.
+    Amx,
 }
 
 impl Isa {
     /// Every bundle, the least first.
-    pub const ALL: [Isa; 5] = [Isa::Reference, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 6] =
+        [Isa::Reference, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx];
 
     /// The best bundle of this machine.
     pub fn detect() -> Isa {
@@ -38,7 +41,7 @@ impl Isa {
 
     /// Whether this machine has every feature of the bundle.
     pub fn is_available(self) -> bool {
-        static AVAILABLE: OnceLock<[bool; 5]> = OnceLock::new();
+        static AVAILABLE: OnceLock<[bool; Isa::ALL.len()]> = OnceLock::new();
         AVAILABLE.get_or_init(|| Isa::ALL.map(Isa::probe))[self as usize]
     }
 
@@ -53,6 +56,7 @@ impl Isa {
             Isa::AvxVnni => avx2() && has!("avxvnni"),
             Isa::Avx512 => avx512(),
             Isa::Avx512Vnni => avx512() && has!("avx512vnni"),
+            Isa::Amx => avx512() && has!("avx512vnni") && super::amx::are_available(),
         }
     }
 
@@ -68,6 +72,7 @@ impl Isa {
             Isa::Avx2 => Some(Isa::Reference),
             Isa::AvxVnni | Isa::Avx512 => Some(Isa::Avx2),
             Isa::Avx512Vnni => Some(Isa::Avx512),
+            Isa::Amx => Some(Isa::Avx512Vnni),
         }
     }
 
@@ -87,6 +92,7 @@ impl Isa {
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Amx => "amx",
         }
     }
 }
@@ -110,7 +116,9 @@ impl FromStr for Isa {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// The name is none of [`Isa::ALL`].
-    #[error("no instruction set is called `{0}`: it is one of reference, avx2, avxvnni, avx512, avx512vnni")]
+    #[error(
+        "no instruction set is called `{0}`: it is one of reference, avx2, avxvnni, avx512, avx512vnni, amx"
+    )]
     Unknown(String),
     /// This machine lacks some of its features.
     #[error("the instruction set {0} is not on this machine, whose best is {1}")]

@@ -1,12 +1,14 @@
 //! Matrix products in tiles: one indirect call computes a whole tile over all of K.
 //!
 //! Kernels of one format and activation format agree up to rounding whatever their instruction set. Within one
-//! kernel an element is always computed by the same sequence of float operations, wherever it stands in the
-//! tile: how rows and columns are dealt to threads, or to tiles, never shows in the result.
+//! form of a kernel an element is always computed by the same sequence of float operations, wherever it stands in the
+//! tile: how rows and columns are dealt to threads, or to tiles, never shows in the result. A kernel may have a second
+//! form for many columns ([`Wide`]); which one runs depends on the number of columns of the whole product alone.
 
 use std::marker::PhantomData;
 
 use super::isa::Isa;
+use super::scratch::Scratch;
 use super::table::table;
 use crate::tensor::{Act, Format};
 
@@ -48,6 +50,25 @@ impl<'a> OutTile<'a> {
         // SAFETY: in bounds by this function's contract, ours to write by the constructor's.
         unsafe { self.start.add(col * self.stride + row).write(value) }
     }
+
+    /// Write neighbouring rows of one column.
+    ///
+    /// # Safety
+    /// As for [`OutTile::set`], for each of them.
+    #[inline]
+    pub(super) unsafe fn set_rows(&self, row: usize, col: usize, values: &[f32]) {
+        debug_assert!(col * self.stride + row + values.len() <= self.len);
+        let (whole, rest) = values.as_chunks::<16>();
+        // SAFETY: in bounds by this function's contract, ours to write by the constructor's.
+        unsafe {
+            let mut to = self.start.add(col * self.stride + row);
+            for values in whole {
+                to.cast::<[f32; 16]>().write_unaligned(*values);
+                to = to.add(16);
+            }
+            std::ptr::copy_nonoverlapping(rest.as_ptr(), to, rest.len());
+        }
+    }
 }
 
 /// A tile of a matrix product: rows of weights times columns of activations.
@@ -81,17 +102,58 @@ pub struct Kernel {
     /// Compute a tile that `run` has checked, on a machine that has the instruction set. It is given its own
     /// row as well, for functions that serve several formats.
     pub(super) tile: unsafe fn(&Kernel, &Tile),
+    /// How many columns are better computed, if not in the same way.
+    pub wide: Option<Wide>,
+}
+
+/// The form of a kernel for many columns: weights are unpacked once for all of them, which pays from some number of
+/// columns on. It agrees with the other form up to rounding.
+pub struct Wide {
+    /// The instruction set and what is particular about it, for reports.
+    pub name: &'static str,
+    /// Columns from which on it pays.
+    pub from: usize,
+    /// Rows of a tile are best a multiple of this.
+    pub rows: usize,
+    /// As [`Kernel::tile`].
+    pub(super) tile: unsafe fn(&Kernel, &Tile, &mut Scratch),
 }
 
 impl Kernel {
-    /// Compute a tile.
+    /// Compute a tile, each column by itself.
     ///
     /// # Panics
     /// Where the slices are too short for what the tile says, `k` is no whole number of blocks, or activations
     /// are not aligned to 4 bytes: all of it is decided by the caller and none by a file.
     pub fn run(&self, tile: &Tile) {
+        if self.check(tile) {
+            // SAFETY: the lengths are checked. Kernels are only handed out by `choose` and `all`, which go
+            // through `table`: the machine has the instruction set.
+            unsafe { (self.tile)(self, tile) }
+        }
+    }
+
+    /// The form for this many columns, if it is not [`Kernel::run`].
+    pub fn wide(&self, cols: usize) -> Option<&Wide> {
+        self.wide.as_ref().filter(|wide| cols >= wide.from)
+    }
+
+    /// Compute a tile in the form for many columns, however many there are; in the usual form where the kernel has no other.
+    ///
+    /// # Panics
+    /// As [`Kernel::run`].
+    pub fn run_wide(&self, tile: &Tile, scratch: &mut Scratch) {
+        let Some(wide) = &self.wide else { return self.run(tile) };
+        if self.check(tile) {
+            // SAFETY: as in `run`.
+            unsafe { (wide.tile)(self, tile, scratch) }
+        }
+    }
+
+    /// Whether there is anything to compute.
+    fn check(&self, tile: &Tile) -> bool {
         if tile.rows == 0 || tile.cols == 0 {
-            return;
+            return false;
         }
         let row = self.row_bytes(tile.k);
         let col = self.act.row_bytes(tile.k);
@@ -115,9 +177,7 @@ impl Kernel {
             "{}: activations not aligned",
             self.name
         );
-        // SAFETY: the lengths are checked above. Kernels are only handed out by `choose` and `all`, which go
-        // through `table`: the machine has the instruction set.
-        unsafe { (self.tile)(self, tile) }
+        true
     }
 
     /// Bytes of a row of `k` weights.

@@ -1,6 +1,8 @@
 //! The CPU backend: runs every op, and is the oracle for the others.
 
 pub mod act;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -17,6 +19,7 @@ mod ops;
 mod plan;
 mod pool;
 mod reference;
+pub mod scratch;
 #[cfg(target_arch = "x86_64")]
 mod stream;
 mod table;
@@ -30,7 +33,7 @@ use crate::backend::{Backend, BackendError, Buffer, Plan, Result, Segment, Weigh
 use crate::graph::{Graph, NodeId};
 use crate::tensor::Act;
 use isa::Isa;
-use kernel::Kernel;
+use kernel::{Kernel, Wide};
 use memory::{CpuBuffer, CpuWeight};
 use pool::Team;
 
@@ -45,6 +48,9 @@ pub struct CpuOptions {
     pub isa: Isa,
     /// Activations are not rounded to 8 bits.
     pub exact: bool,
+    /// A token's bits are the same however a batch is cut: no kernel has another form for many columns, and prompts are read
+    /// as slowly as tokens are made. Without it they are the same for any number of threads.
+    pub invariant: bool,
     /// Every node's values are checked to be finite.
     pub check: bool,
 }
@@ -71,6 +77,10 @@ impl CpuBackend {
     }
     pub(crate) fn isa(&self) -> Isa {
         self.options.isa
+    }
+    /// A kernel's form for so many columns, if it is to be used.
+    pub(crate) fn wide(&self, kernel: &'static Kernel, cols: usize) -> Option<&'static Wide> {
+        kernel.wide(cols).filter(|_| !self.options.invariant)
     }
     pub(crate) fn kernel(&self, format: Format) -> &'static Kernel {
         kernel::choose(self.options.isa, format, self.options.exact)

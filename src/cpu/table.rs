@@ -34,6 +34,8 @@ pub(super) fn table(isa: Isa) -> &'static Table {
         Isa::Avx512 => &super::avx512::TABLE,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => &super::avx512::TABLE_VNNI,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => &super::amx::TABLE,
         _ => &super::reference::TABLE,
     }
 }

@@ -177,7 +177,14 @@ impl Tiny {
 /// Options of small engines.
 pub fn options(threads: usize, n_ctx: usize, n_ubatch: usize) -> EngineOptions {
     EngineOptions {
-        cpu: CpuOptions { threads, threads_batch: threads, isa: Isa::detect(), exact: false, check: false },
+        cpu: CpuOptions {
+            threads,
+            threads_batch: threads,
+            isa: Isa::detect(),
+            exact: false,
+            invariant: false,
+            check: false,
+        },
         n_ctx,
         n_sequences: 4,
         n_ubatch,

@@ -8,9 +8,38 @@ use crate::cpu::act::BlockQ8x32;
 use crate::tensor::Act;
 
 /// A block whose values are `d * (q - OFFSET)`, with `q` in 0 to 255.
-pub(super) struct Signed<const OFFSET: u8> {
+pub(in crate::cpu) struct Signed<const OFFSET: u8> {
     pub d: f32,
     pub q: __m256i,
+}
+
+/// A block apart, for products with many columns.
+pub(in crate::cpu) trait Parts {
+    /// Whether there is a minimum.
+    const MINIMA: bool;
+    /// The scale, the minimum, and the quants as signed bytes.
+    ///
+    /// # Safety
+    /// The machine has AVX2.
+    unsafe fn parts(self) -> (f32, f32, __m256i);
+}
+
+impl<const OFFSET: u8> Parts for Signed<OFFSET> {
+    const MINIMA: bool = false;
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn parts(self) -> (f32, f32, __m256i) {
+        (self.d, 0.0, _mm256_sub_epi8(self.q, _mm256_set1_epi8(OFFSET as i8)))
+    }
+}
+
+impl Parts for Unsigned {
+    const MINIMA: bool = true;
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn parts(self) -> (f32, f32, __m256i) {
+        (self.d, self.m, self.q)
+    }
 }
 
 /// The offset that flipping the upper bit of a signed byte adds.
@@ -52,7 +81,7 @@ impl<const OFFSET: u8> Unpacked for Signed<OFFSET> {
 }
 
 /// A block whose values are `d * q + m`, with `q` in 0 to 255.
-pub(super) struct Unsigned {
+pub(in crate::cpu) struct Unsigned {
     pub d: f32,
     pub m: f32,
     pub q: __m256i,

@@ -9,8 +9,9 @@ use crate::tensor::{Act, Format};
 
 /// A kernel for every format of the table.
 pub(super) static KERNELS: [Kernel; Format::ALL.len()] = {
-    let mut kernels = [const { Kernel { format: Format::F32, act: Act::F32, name: "avx512, decoded", tile } };
-        Format::ALL.len()];
+    let mut kernels =
+        [const { Kernel { format: Format::F32, act: Act::F32, name: "avx512, decoded", tile, wide: None } };
+            Format::ALL.len()];
     let mut i = 0;
     while i < kernels.len() {
         kernels[i].format = Format::ALL[i];

@@ -44,7 +44,7 @@ pub(super) fn load_quarter<T: NoUninit>(bytes: &T) -> __m128i {
 /// 16 floats.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load_f32(values: &[f32; 16]) -> __m512 {
+pub(in crate::cpu) fn load_f32(values: &[f32; 16]) -> __m512 {
     // SAFETY: 16 readable floats.
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
@@ -60,7 +60,7 @@ pub(super) fn load_tail(values: &[f32]) -> __m512 {
 /// Store 16 floats.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store_f32(values: &mut [f32; 16], v: __m512) {
+pub(in crate::cpu) fn store_f32(values: &mut [f32; 16], v: __m512) {
     // SAFETY: 16 writable floats.
     unsafe { _mm512_storeu_ps(values.as_mut_ptr(), v) }
 }

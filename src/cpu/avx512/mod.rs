@@ -8,13 +8,14 @@
 
 mod act;
 mod attention;
-mod block32;
+pub(super) mod block32;
 mod exact;
 mod float;
 mod iq4_nl;
 mod iq4_xs;
-mod lanes;
+pub(super) mod lanes;
 mod mxfp4;
+pub(super) mod panel;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -25,33 +26,24 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
-mod quad;
+pub(super) mod quad;
 mod superblock;
-mod tile;
+pub(super) mod tile;
 mod vector;
+mod wide;
 
 use chaski_gguf::block::bf16::Bf16Le;
 use chaski_gguf::block::f16::F16Le;
-use chaski_gguf::block::iq4_nl::BlockIq4Nl;
-use chaski_gguf::block::iq4_xs::BlockIq4Xs;
-use chaski_gguf::block::mxfp4::BlockMxfp4;
 use chaski_gguf::block::plain::F32Le;
-use chaski_gguf::block::q2_k::BlockQ2K;
-use chaski_gguf::block::q3_k::BlockQ3K;
-use chaski_gguf::block::q4_0::BlockQ4_0;
-use chaski_gguf::block::q4_1::BlockQ4_1;
-use chaski_gguf::block::q4_k::BlockQ4K;
-use chaski_gguf::block::q5_0::BlockQ5_0;
-use chaski_gguf::block::q5_1::BlockQ5_1;
-use chaski_gguf::block::q5_k::BlockQ5K;
-use chaski_gguf::block::q6_k::BlockQ6K;
-use chaski_gguf::block::q8_0::BlockQ8_0;
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Wide};
 use super::table::Table;
 use crate::tensor::{Act, Format};
+use block32::Parts;
 use float::Float;
-use tile::{Unpacked, Weights};
+use panel::Super;
+use tile::Weights;
+use wide::{Blocks, Supers};
 
 /// What AVX-512 without VNNI brings.
 pub(super) static TABLE: Table = Table {
@@ -72,26 +64,54 @@ pub(super) static TABLE_VNNI: Table = Table {
 static FLOATS: &[Kernel] =
     &[float::<F32Le>(Format::F32), float::<F16Le>(Format::F16), float::<Bf16Le>(Format::BF16)];
 
-static KERNELS: &[Kernel] = &[
-    quad::kernel::<BlockQ4_0>(Format::Q4_0),
-    kernel::<BlockQ4_1>(Format::Q4_1),
-    kernel::<BlockQ5_0>(Format::Q5_0),
-    kernel::<BlockQ5_1>(Format::Q5_1),
-    quad::kernel::<BlockQ8_0>(Format::Q8_0),
-    kernel::<BlockIq4Nl>(Format::IQ4_NL),
-    kernel::<BlockMxfp4>(Format::MXFP4),
-    kernel::<BlockQ2K>(Format::Q2_K),
-    kernel::<BlockQ3K>(Format::Q3_K),
-    quad::kernel::<BlockQ4K>(Format::Q4_K),
-    quad::kernel::<BlockQ5K>(Format::Q5_K),
-    quad::kernel::<BlockQ6K>(Format::Q6_K),
-    kernel::<BlockIq4Xs>(Format::IQ4_XS),
-];
+/// The kernels for single columns, each with a form for many: what `$blocks` makes of those of 32-value blocks, and
+/// `$superblocks` of the others.
+macro_rules! kernels {
+    ($blocks:ident, $superblocks:ident) => {{
+        use chaski_gguf::block::{
+            iq4_nl::BlockIq4Nl, iq4_xs::BlockIq4Xs, mxfp4::BlockMxfp4, q2_k::BlockQ2K, q3_k::BlockQ3K,
+            q4_0::BlockQ4_0, q4_1::BlockQ4_1, q4_k::BlockQ4K, q5_0::BlockQ5_0, q5_1::BlockQ5_1,
+            q5_k::BlockQ5K, q6_k::BlockQ6K, q8_0::BlockQ8_0,
+        };
+        use $crate::cpu::avx512::{quad, tile};
+        use $crate::tensor::Format;
+        &[
+            $blocks::<BlockQ4_0>(&quad::kernel::<BlockQ4_0>(Format::Q4_0)),
+            $blocks::<BlockQ4_1>(&tile::kernel::<BlockQ4_1>(Format::Q4_1)),
+            $blocks::<BlockQ5_0>(&tile::kernel::<BlockQ5_0>(Format::Q5_0)),
+            $blocks::<BlockQ5_1>(&tile::kernel::<BlockQ5_1>(Format::Q5_1)),
+            $blocks::<BlockQ8_0>(&quad::kernel::<BlockQ8_0>(Format::Q8_0)),
+            $blocks::<BlockIq4Nl>(&tile::kernel::<BlockIq4Nl>(Format::IQ4_NL)),
+            $blocks::<BlockMxfp4>(&tile::kernel::<BlockMxfp4>(Format::MXFP4)),
+            $superblocks::<BlockQ2K>(&tile::kernel::<BlockQ2K>(Format::Q2_K)),
+            $superblocks::<BlockQ3K>(&tile::kernel::<BlockQ3K>(Format::Q3_K)),
+            $superblocks::<BlockQ4K>(&quad::kernel::<BlockQ4K>(Format::Q4_K)),
+            $superblocks::<BlockQ5K>(&quad::kernel::<BlockQ5K>(Format::Q5_K)),
+            $superblocks::<BlockQ6K>(&quad::kernel::<BlockQ6K>(Format::Q6_K)),
+            $superblocks::<BlockIq4Xs>(&tile::kernel::<BlockIq4Xs>(Format::IQ4_XS)),
+        ]
+    }};
+}
+pub(super) use kernels;
 
-const fn kernel<W: Weights>(format: Format) -> Kernel {
-    Kernel { format, act: <W::Unpacked as Unpacked>::ACT, name: "avx512vnni", tile: tile::tile::<W> }
+static KERNELS: &[Kernel] = kernels!(blocks, superblocks);
+
+/// Columns from which on panels pay.
+const FROM: usize = 12;
+
+const fn blocks<W: Weights<Unpacked: Parts>>(kernel: &Kernel) -> Kernel {
+    let wide = Wide { name: "avx512vnni, wide", from: FROM, rows: WIDE_ROWS, tile: wide::tile::<Blocks<W>> };
+    Kernel { wide: Some(wide), ..*kernel }
 }
 
+const fn superblocks<W: Super>(kernel: &Kernel) -> Kernel {
+    let wide = Wide { name: "avx512vnni, wide", from: FROM, rows: WIDE_ROWS, tile: wide::tile::<Supers<W>> };
+    Kernel { wide: Some(wide), ..*kernel }
+}
+
+/// Rows that are multiplied at once.
+const WIDE_ROWS: usize = 2 * panel::ROWS;
+
 const fn float<W: Float>(format: Format) -> Kernel {
-    Kernel { format, act: Act::F32, name: "avx512", tile: float::tile::<W> }
+    Kernel { format, act: Act::F32, name: "avx512", tile: float::tile::<W>, wide: None }
 }

@@ -3,13 +3,14 @@
 use std::arch::x86_64::*;
 
 use super::lanes::{load, load_half, sum};
+use super::panel::Integers;
 use super::tile::Unpacked;
 use crate::cpu::act::BlockQ8x256;
 use crate::tensor::Act;
 
 /// A super-block whose values are `d * scale * (q - OFFSET) - dmin * min` (no minimum where `MINIMA` is false), with
 /// `q` in 0 to 63.
-pub(super) struct Superblock<const OFFSET: i8, const MINIMA: bool> {
+pub(in crate::cpu) struct Superblock<const OFFSET: i8, const MINIMA: bool> {
     pub d: f32,
     pub dmin: f32,
     /// 64 quants each.
@@ -18,6 +19,16 @@ pub(super) struct Superblock<const OFFSET: i8, const MINIMA: bool> {
     pub scales: [__m512i; 2],
     /// The minima of sub-blocks of 16, as i16 in order.
     pub mins: __m256i,
+}
+
+impl<const OFFSET: i8, const MINIMA: bool> Superblock<OFFSET, MINIMA> {
+    /// The block with its scales where products of single columns want them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn of(block: &Integers) -> Self {
+        let Integers { d, dmin, q, scales, mins } = *block;
+        Superblock { d, dmin, q, scales: spread(scales), mins }
+    }
 }
 
 impl<const OFFSET: i8, const MINIMA: bool> Unpacked for Superblock<OFFSET, MINIMA> {
@@ -87,24 +98,10 @@ fn spread(scales: __m256i) -> [__m512i; 2] {
     [_mm512_permutexvar_epi16(order, scales), _mm512_permutexvar_epi16(second, scales)]
 }
 
-/// The scales of 16 sub-blocks of 16, signed bytes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx2")]
-pub(super) fn scales_of_16(scales: __m128i) -> [__m512i; 2] {
-    spread(_mm256_cvtepi8_epi16(scales))
-}
-
-/// The scales of 8 sub-blocks of 32.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx2")]
-pub(super) fn scales_of_32(scales: [u8; 8]) -> [__m512i; 2] {
-    spread(mins_of_32(scales))
-}
-
-/// The minima of 8 sub-blocks of 32, as of 16 of 16.
+/// What 8 sub-blocks of 32 have each, as of 16 of 16.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn mins_of_32(mins: [u8; 8]) -> __m256i {
-    let mins = _mm_cvtsi64_si128(i64::from_le_bytes(mins));
-    _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(mins, mins))
+pub(super) fn pairs(each: [u8; 8]) -> __m256i {
+    let each = _mm_cvtsi64_si128(i64::from_le_bytes(each));
+    _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(each, each))
 }

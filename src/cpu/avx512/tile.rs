@@ -4,10 +4,10 @@ use bytemuck::Pod;
 
 use crate::cpu::kernel::{Kernel, Tile};
 use crate::cpu::stream::Stream;
-use crate::tensor::Act;
+use crate::tensor::{Act, Format};
 
 /// A block of weights in registers.
-pub(super) trait Unpacked {
+pub(in crate::cpu) trait Unpacked {
     /// A block of activations of as many values.
     type Act: Pod;
     /// The format of `Act`.
@@ -32,7 +32,7 @@ pub(super) trait Unpacked {
 }
 
 /// A block of weights as the file holds it.
-pub(super) trait Weights: Pod {
+pub(in crate::cpu) trait Weights: Pod {
     /// What it unpacks to.
     type Unpacked: Unpacked;
     /// Unpack it.
@@ -40,6 +40,11 @@ pub(super) trait Weights: Pod {
     /// # Safety
     /// The machine has AVX-512 and VNNI.
     unsafe fn unpack(&self) -> Self::Unpacked;
+}
+
+/// The kernel of a format.
+pub(in crate::cpu) const fn kernel<W: Weights>(format: Format) -> Kernel {
+    Kernel { format, act: W::Unpacked::ACT, name: "avx512vnni", tile: tile::<W>, wide: None }
 }
 
 /// Columns of a register block, which share unpacked blocks.
@@ -53,7 +58,7 @@ const ROWS: usize = 4;
 /// # Safety
 /// `Kernel::run` has checked the tile, and the machine has AVX-512 and VNNI.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) unsafe fn tile<W: Weights>(_: &Kernel, tile: &Tile) {
+unsafe fn tile<W: Weights>(_: &Kernel, tile: &Tile) {
     let stream = Stream::new(tile.weights);
     let grouped = tile.cols - tile.cols % COLS;
     // SAFETY: within the tile.

@@ -46,25 +46,33 @@ struct MatMul {
     cols: usize,
     out: Dst,
     per_chunk: usize,
+    wide: bool,
 }
 
 pub(super) fn step(p: &Planner) -> Result<Box<dyn Step>> {
     let w = p.weight(0)?;
     let kernel = kernel(p, &w)?;
-    let per_chunk = rows_per_chunk(w.row_bytes(), w.shape.rows());
-    Ok(Box::new(MatMul { kernel, w, x: p.src(1)?, cols: p.shape(1)?.rows(), out: p.dst()?, per_chunk }))
+    let cols = p.shape(1)?.rows();
+    let wide = p.backend.wide(kernel, cols);
+    // Many columns make even few rows work enough for a chunk.
+    let per_chunk = match wide {
+        Some(wide) => wide.rows,
+        None => rows_per_chunk(w.row_bytes(), w.shape.rows()),
+    };
+    let wide = wide.is_some();
+    Ok(Box::new(MatMul { kernel, w, x: p.src(1)?, cols, out: p.dst()?, per_chunk, wide }))
 }
 
 impl Step for MatMul {
     fn chunks(&mut self, _: &Inputs) -> usize {
         self.w.shape.rows().div_ceil(self.per_chunk)
     }
-    fn run(&self, chunk: usize, _: &Inputs, _: &mut Scratch) {
+    fn run(&self, chunk: usize, _: &Inputs, scratch: &mut Scratch) {
         let (m, k, row_bytes) = (self.w.shape.rows(), self.w.shape.row(), self.w.row_bytes());
         let rows = chunk * self.per_chunk..((chunk + 1) * self.per_chunk).min(m);
         // SAFETY: the window holds m values for each column, this chunk writes only its rows of each.
         let out = unsafe { self.out.tile(rows.start, m) };
-        self.kernel.run(&Tile {
+        let tile = Tile {
             weights: &self.w.src.slice()[rows.start * row_bytes..rows.end * row_bytes],
             row_bytes,
             rows: rows.len(),
@@ -73,6 +81,11 @@ impl Step for MatMul {
             cols: self.cols,
             k,
             out,
-        });
+        };
+        if self.wide {
+            self.kernel.run_wide(&tile, &mut scratch.products);
+        } else {
+            self.kernel.run(&tile);
+        }
     }
 }

@@ -42,6 +42,10 @@ pub(crate) trait Step: Send + Sync {
 pub(crate) struct Scratch {
     /// Scores and sums of a unit of attention.
     pub(crate) attention: super::attention::Scratch,
+    /// Sums of products with many columns.
+    pub(crate) products: super::scratch::Scratch,
+    /// Columns of one expert.
+    pub(crate) gathered: experts::Gathered,
 }
 
 /// Integers that an op reads: from the batch, or computed by a step before.

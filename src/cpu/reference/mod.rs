@@ -68,5 +68,5 @@ static KERNELS: &[Kernel] = &[
 ];
 
 const fn kernel<W: Weights>(format: Format) -> Kernel {
-    Kernel { format, act: <W::Unpacked as Unpacked>::ACT, name: "reference", tile: tile::<W> }
+    Kernel { format, act: <W::Unpacked as Unpacked>::ACT, name: "reference", tile: tile::<W>, wide: None }
 }

@@ -26,7 +26,7 @@ pub(super) const ROWS: usize = 4;
 const COLS: usize = 4;
 
 /// A format of weights in groups of four rows.
-pub(super) trait Quad {
+pub(in crate::cpu) trait Quad {
     /// What a step takes of a row. Zeros are weights like any other.
     type Step: Pod;
     /// What a step takes of a column, prepared.
@@ -57,8 +57,8 @@ pub(super) trait Quad {
 }
 
 /// The kernel of a format.
-pub(super) const fn kernel<W: Quad>(format: Format) -> Kernel {
-    Kernel { format, act: W::ACT, name: "avx512vnni", tile: tile::<W> }
+pub(in crate::cpu) const fn kernel<W: Quad>(format: Format) -> Kernel {
+    Kernel { format, act: W::ACT, name: "avx512vnni", tile: tile::<W>, wide: None }
 }
 
 /// A cache line.

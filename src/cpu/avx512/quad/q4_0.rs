@@ -14,7 +14,7 @@ use crate::tensor::Act;
 /// Four blocks of activations, each with 128 bits of every register.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(in super::super) struct Column {
+pub(in crate::cpu) struct Column {
     /// The first 16 quants of each block, then the last.
     q: [[i8; 64]; 2],
     /// -8 times the sums of quants that are added up in one lane.
@@ -25,7 +25,7 @@ pub(in super::super) struct Column {
 
 /// Four blocks of four rows.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Rows {
+pub(in crate::cpu) struct Rows {
     bytes: [__m512i; ROWS],
     /// In the 128 bits `b`, lane `r`: the scale of block `b` of row `r`.
     d: __m512,

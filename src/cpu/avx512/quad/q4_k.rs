@@ -11,7 +11,7 @@ use crate::tensor::Act;
 
 /// Four blocks: of each the bytes of four chunks, first and second halves.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Rows {
+pub(in crate::cpu) struct Rows {
     heads: Heads,
     bytes: [[__m512i; 2]; ROWS],
 }

@@ -11,7 +11,7 @@ use crate::tensor::Act;
 
 /// Four blocks: of each the quants in the order of [`Chunks::q`].
 #[derive(Clone, Copy)]
-pub(in super::super) struct Rows {
+pub(in crate::cpu) struct Rows {
     heads: Heads,
     q: [[__m512i; 4]; ROWS],
 }

@@ -16,7 +16,7 @@ const OFFSET: i8 = 32;
 /// A super-block of activations.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(in super::super) struct Column {
+pub(in crate::cpu) struct Column {
     q: [[i8; 64]; 4],
     /// Minus [`OFFSET`] times the sums of four quants.
     excess: [[i32; 16]; 4],
@@ -26,7 +26,7 @@ pub(in super::super) struct Column {
 
 /// Four blocks.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Rows {
+pub(in crate::cpu) struct Rows {
     /// Of each row 64 quants in a register, unsigned: the 128 bits `c` of register `i` are sub-block `4 i + c`.
     q: [[__m512i; 4]; ROWS],
     /// The scales of two rows each, as i16.

@@ -13,7 +13,7 @@ use crate::tensor::Act;
 /// Four blocks of activations.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(in super::super) struct Column {
+pub(in crate::cpu) struct Column {
     q: [[i8; 64]; 2],
     /// -128 times the sums of quants that are added up in one lane.
     excess: [[i32; 16]; 2],
@@ -23,7 +23,7 @@ pub(in super::super) struct Column {
 
 /// Four blocks of four rows.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Rows {
+pub(in crate::cpu) struct Rows {
     /// Of each row two blocks in a register, with 128 added to quants.
     q: [[__m512i; 2]; ROWS],
     /// In the 128 bits `b`, lane `r`: the scale of block `b` of row `r`.

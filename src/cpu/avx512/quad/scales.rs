@@ -12,7 +12,7 @@ use crate::cpu::act::BlockQ8x256;
 /// `2 c + 1`, which share bytes of weights.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(in super::super) struct Chunks {
+pub(in crate::cpu) struct Chunks {
     /// The first and the second 16 values of even sub-blocks, then of odd ones.
     pub q: [[i8; 64]; 4],
     /// The sums of both sub-blocks, four times.
