@@ -82,7 +82,14 @@ fn requantized(format: Format) -> Gguf {
 
 fn engine(file: Gguf, with: With) -> Engine {
     let options = EngineOptions {
-        cpu: CpuOptions { threads: 1, threads_batch: 1, isa: with.isa, exact: with.exact, check: false },
+        cpu: CpuOptions {
+            threads: 1,
+            threads_batch: 1,
+            isa: with.isa,
+            exact: with.exact,
+            invariant: true,
+            check: false,
+        },
         n_ctx: with.n_ctx,
         n_sequences: 1,
         n_ubatch: with.n_ubatch,
