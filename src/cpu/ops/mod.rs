@@ -244,8 +244,8 @@ mod tests {
 
     #[test]
     fn steps_are_apart_where_neither_writes_what_the_other_touches() {
-        let q = Touched(Some((Vec::from([0..64]), 64..128)));
-        let k = Touched(Some((Vec::from([0..64]), 128..192)));
+        let q = Touched(Some((std::iter::once(0..64).collect(), 64..128)));
+        let k = Touched(Some((std::iter::once(0..64).collect(), 128..192)));
         assert!(q.is_apart_from(&k) && k.is_apart_from(&q), "two readers of one value");
         let reader = Touched(Some((vec![200..300, 100..101], 400..500)));
         assert!(!q.is_apart_from(&reader) && !reader.is_apart_from(&q), "one reads what the other writes");
