@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chaski_gguf::{Format, Gguf};
 
@@ -131,6 +132,19 @@ pub struct Inputs {
     pub visible: Vec<(Option<u32>, Visible)>,
 }
 
+/// How long a node of a plan took in the last batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeTime<'a> {
+    /// The op's name.
+    pub op: &'static str,
+    /// With what it is computed: format and kernel of a matrix product, empty where there is nothing to choose.
+    pub how: &'a str,
+    /// Bytes of weights that it reads; 0 without weights.
+    pub weight_bytes: u64,
+    /// The time that the device's threads spent in it, divided by their number.
+    pub time: Duration,
+}
+
 /// A segment made ready: kernels, memory and order are fixed.
 pub trait Plan: Send {
     /// Start the segment for one batch.
@@ -143,6 +157,10 @@ pub trait Plan: Send {
     /// # Errors
     /// As `submit`.
     fn wait(&mut self) -> Result<()>;
+    /// From now on, take the time of every node, or no longer do. A plan that cannot does nothing.
+    fn set_profiling(&mut self, _on: bool) {}
+    /// Hand out the times of the last batch, in the order of the nodes, where they were taken.
+    fn times(&self, _each: &mut dyn FnMut(NodeTime)) {}
 }
 
 /// A device that runs graphs.

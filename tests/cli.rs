@@ -74,7 +74,7 @@ fn wrong_usage_is_exit_code_2_and_names_what_is_wrong() {
     let cases: &[(&[&str], &str)] = &[
         (&["inspekt", model], "inspect"),
         (&["nonsense"], "nonsense"),
-        (&["bench", model], "not built yet"),
+        (&["bench", model, "-p", "0", "-n", "0"], "nothing to measure"),
         (&["inspect", model, "--frobnicate"], "--frobnicate"),
         (&["inspect", model, "--temp", "0"], "a flag of `chat`, `run`"),
         (&["run", model, "-t", "0"], "--threads 0"),
@@ -570,4 +570,78 @@ fn real_files_verify_and_tokenize() {
             run_with_stdin(&["tokenize", arg(&vocab), "--ids", "--no-bos", "--no-special"], text.as_bytes());
         assert_eq!(run.stdout.trim(), ids.trim(), "{text:?}");
     }
+}
+
+#[test]
+fn bench_prints_the_array_of_the_contract_or_a_line_a_test() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_llama().write(folder.path(), "tiny.gguf");
+    let few =
+        ["bench", arg(&model), "-p", "5,7", "-n", "3", "--depth", "4", "-r", "2", "-t", "2", "-tb", "1"];
+    let json = run(&[&few[..], &["--no-probe", "--json", "-q"]].concat());
+    assert_eq!((json.code, json.stderr.as_str()), (Some(0), ""), "{json:?}");
+    let found: serde_json::Value = serde_json::from_str(&json.stdout).expect("one JSON value");
+    let entries = found.as_array().expect("an array");
+    let told: Vec<_> = entries
+        .iter()
+        .map(|e| (e["test"].as_str(), e["n_prompt"].as_u64(), e["n_gen"].as_u64(), e["threads"].as_u64()))
+        .collect();
+    let want = |name, n_prompt, n_gen, threads| (Some(name), Some(n_prompt), Some(n_gen), Some(threads));
+    assert_eq!(told, [want("pp5", 5, 0, 1), want("pp7", 7, 0, 1), want("tg3", 0, 3, 2)]);
+    for entry in entries {
+        let mut names: Vec<&str> = entry.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let all = [
+            "backend",
+            "depth",
+            "format",
+            "gpu_layers",
+            "isa",
+            "model",
+            "n_gen",
+            "n_prompt",
+            "size_bytes",
+            "test",
+            "threads",
+            "tokens_per_second",
+        ];
+        assert_eq!(names, all);
+        let speed = &entry["tokens_per_second"];
+        let samples: Vec<f64> =
+            speed["samples"].as_array().unwrap().iter().filter_map(|v| v.as_f64()).collect();
+        assert!(samples.len() == 2 && samples.iter().all(|v| *v > 0.0), "{entry}");
+        assert!((speed["mean"].as_f64().unwrap() - (samples[0] + samples[1]) / 2.0).abs() < 1e-6, "{entry}");
+        assert!(speed["stddev"].as_f64().is_some_and(|v| v >= 0.0), "{entry}");
+        assert_eq!((entry["depth"].as_u64(), entry["format"].as_str()), (Some(4), Some("F32")));
+        assert_eq!(entry["size_bytes"].as_u64(), Some(fs::metadata(&model).unwrap().len()));
+    }
+    let text = run(&[&few[..], &["--profile", "--no-probe"]].concat());
+    assert_eq!(text.code, Some(0), "{text:?}");
+    for says in ["pp5 @ d4", "tg3 @ d4", "tokens/s", "GB/s", "GOP/s", "profile of pp7", "matmul", "attention"]
+    {
+        assert!(text.stdout.contains(says), "{says}: {text:?}");
+    }
+}
+
+#[test]
+fn bench_holds_its_rates_against_what_the_machine_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_llama().write(folder.path(), "tiny.gguf");
+    let run = run(&["bench", arg(&model), "-p", "4", "-n", "0", "-r", "1", "-t", "1", "--json"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    // `pp4: 0 GOP/s, 0% of the 1958 GOP/s probed (...)`
+    let said = run.stderr.lines().find(|line| line.contains("pp4: ")).expect("a line on the test");
+    assert!(
+        said.contains(" GOP/s, ") && said.contains("% of the ") && said.contains("GOP/s probed ("),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_bench_that_does_not_fit_its_context_is_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_llama().write(folder.path(), "tiny.gguf");
+    let run = run(&["bench", arg(&model), "-p", "20", "-n", "0", "-c", "8"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("take a context of 20 tokens, not 8"), "{run:?}");
 }

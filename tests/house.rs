@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gpu", &["tensor", "kv", "graph", "backend"]),
     ("exec", &["tensor", "kv", "graph", "backend"]),
     ("engine", &["tensor", "kv", "graph", "backend", "exec", "model", "cpu", "gpu", "machine"]),
-    ("measure", &["tensor", "kv", "model", "tokenizer", "sample", "engine", "machine"]),
+    ("measure", &["tensor", "kv", "graph", "model", "tokenizer", "sample", "engine", "machine"]),
     ("quant", &["tensor", "kv", "graph", "model", "tokenizer", "engine", "measure", "machine"]),
     ("chat", &["model", "tokenizer", "sample", "engine"]),
     (

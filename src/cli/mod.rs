@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod argv;
+mod bench;
 mod chat;
 mod completions;
 mod devices;
@@ -106,6 +107,7 @@ fn run(command: Command, terminal: Terminal, verbose: bool) -> anyhow::Result<()
         Command::Perplexity(args) => perplexity::run(&args, terminal),
         Command::Quantize(args) => quantize::run(&args, terminal),
         Command::Imatrix(args) => imatrix::run(&args, terminal),
+        Command::Bench(args) => bench::run(&args, terminal),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

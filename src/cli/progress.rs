@@ -28,6 +28,14 @@ pub(super) fn windows(terminal: Terminal, label: &str, total: u64) -> ProgressBa
     styled(label, total, "{msg} {wide_bar} {pos}/{len} windows {eta}")
 }
 
+/// As [`bytes`], over repetitions of a measurement.
+pub(super) fn repetitions(terminal: Terminal, label: &str, total: u64) -> ProgressBar {
+    if !terminal.progress {
+        return ProgressBar::hidden();
+    }
+    styled(label, total, "{msg} {wide_bar} {pos}/{len} {elapsed}")
+}
+
 fn styled(label: &str, total: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(total).with_message(label.to_owned());
     if let Ok(style) = ProgressStyle::with_template(template) {

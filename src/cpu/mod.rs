@@ -18,6 +18,8 @@ mod memory;
 mod ops;
 mod plan;
 mod pool;
+pub mod probe;
+mod profile;
 mod reference;
 pub mod scratch;
 #[cfg(target_arch = "x86_64")]

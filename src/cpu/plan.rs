@@ -7,7 +7,8 @@ use super::CpuBackend;
 use super::memory::Src;
 use super::ops::{self, Planner, Step, Touched};
 use super::pool::{Progress, Stage, Team};
-use crate::backend::{BackendError, Buffer, Inputs, KvLayer, Plan, Result, Segment, Weight};
+use super::profile::Timer;
+use crate::backend::{BackendError, Buffer, Inputs, KvLayer, NodeTime, Plan, Result, Segment, Weight};
 use crate::graph::{Input, Op};
 use crate::tensor::DType;
 
@@ -21,6 +22,7 @@ struct CpuPlan {
     team: Arc<Team>,
     threads: usize,
     checks: Option<Vec<Check>>,
+    timers: Vec<Timer>,
     _holds: Holds,
 }
 
@@ -44,6 +46,7 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
     let mut checks = Vec::new();
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut of_group: Vec<Touched> = Vec::new();
+    let mut timers = Vec::new();
     for &id in segment.nodes {
         let node = graph.node(id);
         if node.shape.rows() == 0 {
@@ -64,6 +67,7 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
             }
         }
         of_group.push(touched);
+        timers.push(Timer::new(&planner, &*step));
         steps.push(step);
         checks.push(Check {
             label: node.label(),
@@ -85,6 +89,7 @@ pub(super) fn make(backend: &CpuBackend, segment: &Segment) -> Result<Box<dyn Pl
         team: backend.team.clone(),
         threads,
         checks: options.check.then_some(checks),
+        timers,
         _holds: Holds {
             _arena: segment.arena.clone(),
             _weights: segment.weights.iter().flatten().cloned().collect(),
@@ -113,6 +118,13 @@ impl Plan for CpuPlan {
     fn wait(&mut self) -> Result<()> {
         // The team runs a plan to its end before `submit` returns.
         Ok(())
+    }
+    fn set_profiling(&mut self, on: bool) {
+        let steps = std::mem::take(&mut self.steps).into_iter().zip(&mut self.timers);
+        self.steps = steps.map(|(step, timer)| timer.set(step, on)).collect();
+    }
+    fn times(&self, each: &mut dyn FnMut(NodeTime)) {
+        self.timers.iter().for_each(|timer| each(timer.time(self.threads)));
     }
 }
 

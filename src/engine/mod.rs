@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use chaski_gguf::Gguf;
 
-pub use memory::{MemoryPlan, plan_memory};
 pub use observe::{Experts, Observed};
+pub use crate::exec::{Profile, ProfileRow};
+pub use memory::{MemoryPlan, kv_bytes, plan_memory};
 pub use session::{Interrupted, Session};
 
 use crate::backend::{Backend, BackendError, Inputs, KvLayer, Why};
@@ -105,6 +106,7 @@ pub struct Engine {
     plans: VecDeque<(BatchShape, Prepared)>,
     inputs: Inputs,
     rows: Vec<f32>,
+    profile: Option<Profile>,
 }
 
 /// Ask every backend for what it declines, and bring the caches of layers whose attention or write is declined to the
@@ -230,6 +232,7 @@ impl Engine {
             plans: VecDeque::new(),
             inputs: Inputs::default(),
             rows: Vec::new(),
+            profile: None,
         };
         // The largest batch decides the arena; it is had now, not in the middle of an answer.
         let n_tokens = engine.options.n_ubatch.min(engine.options.n_ctx);
@@ -256,6 +259,10 @@ impl Engine {
     /// Of the batch evaluated last: how many plans were run, and how many copies from device to device.
     pub fn crossings(&self) -> (usize, usize) {
         self.plans.front().map_or((0, 0), |(_, plan)| plan.crossings())
+    }
+    /// From now on take the time of every node, or no longer do; gives what was taken since it was asked for.
+    pub fn profile(&mut self, on: bool) -> Option<Profile> {
+        std::mem::replace(&mut self.profile, on.then(Profile::default))
     }
     /// Make sure that a plan for this shape is ready, and put it first.
     fn prepare(&mut self, shape: BatchShape) -> Result<()> {
@@ -359,7 +366,10 @@ impl Engine {
         let n_vocab = self.model.hparams().n_vocab;
         self.rows.clear();
         if let Some((shape, plan)) = self.plans.front_mut() {
-            plan.run(&self.devices, &self.inputs)?;
+            match &mut self.profile {
+                None => plan.run(&self.devices, &self.inputs)?,
+                Some(profile) => plan.run_profiled(&self.devices, &self.inputs, profile)?,
+            }
             if shape.n_out > 0 {
                 plan.read_output(&self.devices, &mut self.rows)?;
             }

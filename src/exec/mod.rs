@@ -4,9 +4,11 @@
 mod lower;
 mod memory;
 mod place;
+mod profile;
 mod run;
 
 pub use lower::{Lowered, lower};
 pub use memory::{Layout, layout};
 pub use place::{Homes, Placement, place};
+pub use profile::{Profile, ProfileRow};
 pub use run::{Device, Prepared, prepare};

@@ -1,9 +1,11 @@
 //! Runs a lowered graph: segments in order, with copies only where a value crosses devices.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::lower::Lowered;
 use super::memory::Layout;
+use super::profile::Profile;
 use crate::backend::{Backend, BackendError, Buffer, Inputs, KvLayer, Plan, Result, Segment, Weight};
 use crate::graph::{NodeId, Op};
 
@@ -93,6 +95,32 @@ pub fn prepare(low: &Lowered, layout: &Layout, devices: &[Device]) -> Result<Pre
 }
 
 impl Prepared {
+    /// Run every segment for one batch, and add what the nodes took to `profile`.
+    ///
+    /// # Errors
+    /// A device failed.
+    pub fn run_profiled(&mut self, devices: &[Device], inputs: &Inputs, profile: &mut Profile) -> Result<()> {
+        self.set_profiling(true);
+        let begin = Instant::now();
+        let result = self.run(devices, inputs);
+        profile.begin_batch(begin.elapsed());
+        for step in &self.steps {
+            if let Step::Run { plan } = step {
+                plan.times(&mut |node| profile.add(&node));
+            }
+        }
+        self.set_profiling(false);
+        result
+    }
+
+    fn set_profiling(&mut self, on: bool) {
+        for step in &mut self.steps {
+            if let Step::Run { plan } = step {
+                plan.set_profiling(on);
+            }
+        }
+    }
+
     /// Run every segment for one batch.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Names, defaults and meanings follow llama.cpp's command line where it has the flag. What the values mean together
 //! is decided in [`super::options`].
 
+mod bench;
 mod conversation;
 mod engine;
 mod output;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bench::BenchArgs;
 pub use conversation::{ChatOnlyArgs, ConversationArgs, OnFull, Switch};
 pub use engine::{BatchArgs, CpuArgs, EngineArgs, GpuArgs, OverrideArgs};
 pub use output::OutputArgs;
@@ -77,6 +79,8 @@ pub enum Command {
     Quantize(Box<QuantizeArgs>),
     /// Write an importance matrix: how strong the activations are that meet each column of a model's matrices
     Imatrix(Box<ImatrixArgs>),
+    /// Measure how fast a model reads prompts and generates, and how much of what the machine gives that is
+    Bench(Box<BenchArgs>),
     /// Show the CPU features, the kernel set chosen, memory and GPU adapters
     Devices(DevicesArgs),
     /// Print a completion script for a shell
@@ -308,7 +312,7 @@ pub struct ManArgs {
 }
 
 /// The commands of the contract that later versions bring: named, so that nobody takes them for a file.
-pub const NOT_BUILT_YET: &[&str] = &["bench", "compare", "embed"];
+pub const NOT_BUILT_YET: &[&str] = &["compare", "embed"];
 
 /// A token id, with spaces around it passed over: `1, 2, 3` is typed as often as `1,2,3`.
 fn token_id(text: &str) -> Result<u32, String> {

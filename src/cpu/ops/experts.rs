@@ -136,6 +136,9 @@ impl Experts {
 }
 
 impl Step for Experts {
+    fn how(&self) -> String {
+        format!("{} ({})", self.w.format, self.kernel.name)
+    }
     fn chunks(&mut self, _: &Inputs) -> usize {
         let units = if self.by_expert() { self.w.shape.0[2] } else { self.pairs() };
         units * self.blocks()

@@ -67,6 +67,10 @@ impl Step for MatMul {
     fn chunks(&mut self, _: &Inputs) -> usize {
         self.w.shape.rows().div_ceil(self.per_chunk)
     }
+    fn how(&self) -> String {
+        let wide = self.kernel.wide.as_ref().filter(|_| self.wide);
+        format!("{} ({})", self.w.format, wide.map_or(self.kernel.name, |wide| wide.name))
+    }
     fn run(&self, chunk: usize, _: &Inputs, scratch: &mut Scratch) {
         let (m, k, row_bytes) = (self.w.shape.rows(), self.w.shape.row(), self.w.row_bytes());
         let rows = chunk * self.per_chunk..((chunk + 1) * self.per_chunk).min(m);

@@ -35,6 +35,10 @@ pub(crate) trait Step: Send + Sync {
     fn chunks(&mut self, inputs: &Inputs) -> usize;
     /// Compute one of them, writing nothing that another chunk writes or reads.
     fn run(&self, chunk: usize, inputs: &Inputs, scratch: &mut Scratch);
+    /// With what it is computed, for profiles: empty where there is nothing to choose.
+    fn how(&self) -> String {
+        String::new()
+    }
 }
 
 /// Memory of one thread, kept from step to step, by the op that needs it.
