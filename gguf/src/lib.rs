@@ -76,6 +76,7 @@ mod kind;
 mod metadata;
 mod payload;
 mod read;
+mod read_ahead;
 mod sniff;
 mod source;
 mod split;

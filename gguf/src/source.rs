@@ -21,6 +21,13 @@ use crate::{Error, Result, sniff};
 #[repr(C, align(64))]
 pub struct Aligned<T: ?Sized>(pub T);
 
+/// No system has smaller pages.
+const MIN_PAGE: usize = 4096;
+/// Bytes that a thread reads at a time.
+const PIECE: usize = 8 << 20;
+/// Threads that read a file: more than one keep a disk busy and share the copying; more than a few wait for each other.
+const READERS: usize = 4;
+
 /// The least alignment of a file's first byte in memory, and the least `general.alignment`.
 pub(crate) const MIN_ALIGNMENT: usize = 8;
 
@@ -37,10 +44,8 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// A buffer of `len` zeros; `None` if there is no memory for it.
     fn zeroed(len: usize) -> Option<Self> {
-        let n = len.div_ceil(size_of::<Line>());
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(n).ok()?;
-        lines.resize(n, Line::zeroed());
+        // Zeros that the system gives when they are first touched: here, by the threads that read into them.
+        let lines = bytemuck::allocation::try_zeroed_vec(len.div_ceil(size_of::<Line>())).ok()?;
         Some(Self { lines, len })
     }
 
@@ -98,10 +103,7 @@ impl Source {
         }
         let len = usize::try_from(len).map_err(|_| too_large())?;
         let mut buffer = Buffer::zeroed(len).ok_or_else(too_large)?;
-        let bytes = buffer.bytes_mut();
-        let (first, rest) = bytes.split_at_mut(head.len().min(len));
-        first.copy_from_slice(head.get(..first.len()).unwrap_or_default());
-        file.read_exact(rest).map_err(io)?;
+        read_whole(&mut file, buffer.bytes_mut()).map_err(io)?;
         Ok(Self::Owned(buffer))
     }
 
@@ -142,6 +144,30 @@ impl Source {
         }
     }
 
+    /// Bring the pages of `range` into memory and into the page tables of this process, as far as the file still has them.
+    pub fn populate(&self, range: std::ops::Range<usize>) -> std::io::Result<()> {
+        let Self::Mapped { map, .. } = self else { return Ok(()) };
+        let there = usize::try_from(self.len_now()?).unwrap_or(usize::MAX);
+        let Some(bytes) = map.get(range.clone()).filter(|_| range.end <= there) else {
+            let why = format!("the file was cut to {there} bytes since it was opened");
+            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, why));
+        };
+        #[cfg(target_os = "linux")]
+        {
+            // First all requests at once, then waiting for what they bring. The first is only advice.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+            match map.advise_range(memmap2::Advice::PopulateRead, range.start, range.len()) {
+                // Linux before 5.14 does not know it: there the pages are touched, as elsewhere.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {}
+                done => return done,
+            }
+        }
+        for page in bytes.chunks(MIN_PAGE) {
+            std::hint::black_box(page.first());
+        }
+        Ok(())
+    }
+
     /// Keep a mapped file's pages in memory; false where there is no map to keep.
     pub fn lock(&self) -> std::io::Result<bool> {
         match self {
@@ -150,4 +176,40 @@ impl Source {
             _ => Ok(false),
         }
     }
+}
+
+/// Read a file from its start until `bytes` are full, by several threads where the system can read at an offset.
+#[cfg(unix)]
+fn read_whole(file: &mut File, bytes: &mut [u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    use std::sync::{Mutex, PoisonError};
+
+    let file = &*file;
+    let readers = READERS.min(bytes.len() / PIECE + 1);
+    let pieces = Mutex::new(bytes.chunks_mut(PIECE).enumerate());
+    let work = || -> std::io::Result<()> {
+        loop {
+            let piece = pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((i, piece)) = piece else { return Ok(()) };
+            file.read_exact_at(piece, (i * PIECE) as u64)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..readers).map(|_| scope.spawn(work)).collect();
+        let mut result = work();
+        for other in others {
+            let panicked = || std::io::Error::other("a reading thread panicked");
+            result = result.and(other.join().unwrap_or_else(|_| Err(panicked())));
+        }
+        result
+    })
+}
+
+/// Read a file from its start until `bytes` are full.
+#[cfg(not(unix))]
+fn read_whole(file: &mut File, bytes: &mut [u8]) -> std::io::Result<()> {
+    use std::io::{Seek, SeekFrom};
+
+    file.seek(SeekFrom::Start(0))?;
+    file.read_exact(bytes)
 }

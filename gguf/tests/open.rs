@@ -1,6 +1,7 @@
 //! Where a file may come from, and what is said of things that are no GGUF file.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use chaski_gguf::{Aligned, Error, FileKind, Gguf, OpenOptions, Writer};
@@ -185,4 +186,56 @@ fn the_shared_vocabularies_open_in_milliseconds() {
         // Some 5 ms in release; a debug build on a busy machine is given more.
         assert!(best.as_millis() < 1000, "{name}: {best:?}");
     }
+}
+
+/// A file whose tensors take several of the pieces in which files are read.
+fn large_file(folder: &Path) -> (std::path::PathBuf, u64) {
+    let path = folder.join("large.gguf");
+    let values: Vec<u8> =
+        (0..20u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 0x3f).collect();
+    let mut writer = Writer::new();
+    writer.set("general.architecture", "llama".into()).unwrap();
+    writer.tensor("a", &[values.len() as u64 / 4], chaski_gguf::Format::F32, &values).unwrap();
+    writer.save(&path).unwrap();
+    (path, values.len() as u64)
+}
+
+#[test]
+fn reading_ahead_tells_how_far_it_is_and_may_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, bytes) = large_file(folder.path());
+    let file = Gguf::open(&path).unwrap();
+    for threads in [0, 1, 5] {
+        let mut told = Vec::new();
+        let whole = file.read_ahead(threads, &mut |done, total| {
+            told.push((done, total));
+            ControlFlow::Continue(())
+        });
+        assert!(whole.unwrap() && told.len() > 1 && told.is_sorted(), "{told:?}");
+        assert!(told.iter().all(|(_, total)| *total == bytes), "{told:?}");
+        assert_eq!(told.last(), Some(&(bytes, bytes)));
+    }
+    assert!(!file.read_ahead(1, &mut |_, _| ControlFlow::Break(())).unwrap(), "it was ended");
+    let in_memory = Gguf::open_with(&path, &OpenOptions { mmap: false }).unwrap();
+    let untold = &mut |_, _| panic!("there is nothing to read");
+    assert!(in_memory.read_ahead(2, untold).unwrap());
+}
+
+#[test]
+fn reading_ahead_of_a_file_that_was_cut_is_an_error_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = large_file(folder.path());
+    let file = Gguf::open(&path).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(10 << 20).unwrap();
+    let error = file.read_ahead(2, &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.contains("large.gguf"), "{error}");
+}
+
+#[test]
+fn a_file_read_by_several_threads_is_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = large_file(folder.path());
+    let (mapped, read) =
+        (Gguf::open(&path).unwrap(), Gguf::open_with(&path, &OpenOptions { mmap: false }).unwrap());
+    assert!(mapped.tensor("a").unwrap().bytes == read.tensor("a").unwrap().bytes);
 }

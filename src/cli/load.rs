@@ -1,18 +1,24 @@
 //! From a model and options to an engine: open, understand, plan, check against the machine's memory, load.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chaski_gguf::{FileKind, Gguf};
 
 use super::exit::Failure;
 use super::options::{Context, EngineOptions};
-use super::show;
 use super::source::ModelSource;
+use super::{output, progress, show};
 use crate::cpu::CpuOptions;
 use crate::engine::{self, Engine, MemoryPlan, plan_memory};
 use crate::machine::{self, Memory};
 use crate::model::Model;
 
+/// Threads that read ahead, at least: a disk is asked for more than one thing at a time, however many cores there are.
+const LEAST_READERS: usize = 4;
+/// And at most: more only wait for each other.
+const MOST_READERS: usize = 16;
 /// The context that a model gets without `--ctx-size`, at most.
 const DEFAULT_CONTEXT: usize = 8192;
 /// A context below this is not worth having; one that does not fit is then an error.
@@ -75,6 +81,12 @@ pub fn load(
     }
     let plan = plan_memory(&model, &with)?;
     check_memory(&plan, &with, options, memory.as_ref())?;
+    let fits = memory.as_ref().is_none_or(|m| plan.total() <= m.available);
+    if fits {
+        read_ahead(model.file(), options.threads_batch)?;
+    } else {
+        tracing::debug!("not read ahead: the weights will not stay in memory");
+    }
     if !options.mmap {
         let gguf = source.open(false, &options.overrides)?;
         model = understand(source, gguf, options)?;
@@ -82,13 +94,10 @@ pub fn load(
     if options.mlock {
         lock(model.file());
     }
-    say_cache(&plan, &with);
+    say_memory(&plan, &with, options.mmap);
     tracing::debug!(
-        "{}: {} weights, {} {n_ctx} tokens of context, {} intermediates, {} kernels, {} + {} threads",
+        "{}: {n_ctx} tokens of context, {} kernels, {} + {} threads",
         model.arch(),
-        show::size(plan.weights),
-        show::size(plan.kv),
-        show::size(plan.compute),
         with.cpu.isa,
         with.cpu.threads,
         with.cpu.threads_batch,
@@ -214,14 +223,41 @@ fn formats(with: &engine::EngineOptions) -> String {
     if k == v { k.to_string() } else { format!("K {k}, V {v}") }
 }
 
-/// Say what the cache takes, and what its formats save.
-fn say_cache(plan: &MemoryPlan, with: &engine::EngineOptions) {
-    let taken = format!("KV cache {} ({})", show::size(plan.kv), formats(with));
-    if plan.kv == plan.kv_f16 {
-        tracing::info!("{taken}");
-    } else {
-        tracing::info!("{taken}; f16 would take {}", show::size(plan.kv_f16));
+/// Bring the weights into memory: the first token needs them all, and so they come as fast as the disk gives them.
+fn read_ahead(gguf: &Gguf, threads: usize) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    let bar = progress::bytes(output::terminal(), "loading", gguf.file_bytes());
+    let mut bytes = 0;
+    gguf.read_ahead(threads.clamp(LEAST_READERS, MOST_READERS), &mut |done, total| {
+        bytes = total;
+        bar.set_length(total);
+        bar.set_position(done);
+        ControlFlow::Continue(())
+    })?;
+    bar.finish_and_clear();
+    let seconds = begin.elapsed().as_secs_f64();
+    if bytes > 0 {
+        let rate = bytes as f64 / seconds.max(1e-9) / 1e9;
+        tracing::debug!("{} read in {seconds:.2} s ({rate:.1} GB/s)", show::size(bytes));
     }
+    Ok(())
+}
+
+/// Say what will be resident: weights, cache and intermediates, and what the cache's formats save.
+fn say_memory(plan: &MemoryPlan, with: &engine::EngineOptions, mmap: bool) {
+    let how = if mmap { "mapped" } else { "read" };
+    let saved = match plan.kv == plan.kv_f16 {
+        true => String::new(),
+        false => format!("; f16 would take {}", show::size(plan.kv_f16)),
+    };
+    tracing::info!(
+        "memory {}: weights {} ({how}), KV cache {} ({}{saved}), intermediates {}",
+        show::size(plan.total()),
+        show::size(plan.weights),
+        show::size(plan.kv),
+        formats(with),
+        show::size(plan.compute),
+    );
 }
 
 /// Keep the file in RAM. Where the system refuses, that is a warning: the model runs all the same.

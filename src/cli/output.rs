@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -47,11 +47,21 @@ impl Terminal {
     }
 }
 
+/// What the terminal of this process allows, as [`init_logging`] was told; nothing before that.
+static TERMINAL: OnceLock<Terminal> = OnceLock::new();
+
+/// What the terminal of this process allows: for what every command does alike, such as loading a model.
+pub fn terminal() -> Terminal {
+    let nothing = Terminal { color: false, color_stdout: false, progress: false, quiet: false };
+    TERMINAL.get().copied().unwrap_or(nothing)
+}
+
 /// Send what this crate says to standard error, and to the log file in full detail.
 ///
 /// # Errors
 /// The log file cannot be created.
 pub fn init_logging(args: &OutputArgs, terminal: Terminal) -> anyhow::Result<()> {
+    let terminal = *TERMINAL.get_or_init(|| terminal);
     let level = match (args.quiet, args.verbose) {
         (true, _) => LevelFilter::ERROR,
         (_, 0) => LevelFilter::INFO,
