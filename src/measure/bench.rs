@@ -1,11 +1,12 @@
 //! How fast a model reads a prompt and generates, as llama.cpp's `llama-bench` measures it: tokens without meaning, evaluated
 //! without sampling, so that figures can be held against each other.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::engine::{BatchToken, Engine, Result};
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, NodeId, Op};
 use crate::model::{BatchShape, KvChoice, Model};
 
 /// The sequence that is evaluated.
@@ -102,11 +103,11 @@ fn cell_bytes(model: &Model, kv: KvChoice) -> f64 {
     crate::engine::kv_bytes(model, 1, kv.k, kv.v) as f64
 }
 
-/// Bytes of weights that a batch reads (of a table its rows, of experts those that are used, at most all), and the
-/// multiplications and additions of its products with weights.
+/// Bytes of weights that a batch reads (of a table its rows, of experts those that are used, at most all; a matrix that is both
+/// embedding and output only once), and the multiplications and additions of its products with weights.
 fn products(graph: &Graph) -> (u64, f64) {
-    let (mut bytes, mut ops) = (0u64, 0.0);
-    let mut seen = Vec::new();
+    let mut ops = 0.0;
+    let mut read: HashMap<NodeId, u64> = HashMap::new();
     for node in graph.nodes() {
         for id in &node.inputs {
             let weight = graph.node(*id);
@@ -115,28 +116,24 @@ fn products(graph: &Graph) -> (u64, f64) {
             }
             let all = weight.bytes() as u64;
             let [k, m, n_expert, _] = weight.shape.0;
-            let n = node.shape.len() as f64;
-            let read = match &node.op {
+            let bytes = match &node.op {
                 Op::GetRows => all / (weight.shape.rows() as u64).max(1) * node.shape.rows() as u64,
                 Op::MatMulExperts => {
-                    ops += 2.0 * k as f64 * n;
+                    ops += 2.0 * k as f64 * node.shape.len() as f64;
                     let used = (node.shape.len() / m.max(1)).min(n_expert);
                     all / (n_expert as u64).max(1) * used as u64
                 }
                 Op::MatMul => {
-                    ops += 2.0 * k as f64 * n;
+                    ops += 2.0 * k as f64 * node.shape.len() as f64;
                     all
                 }
                 _ => all,
             };
-            // A matrix that is both embedding and output is read once whole.
-            if !(seen.contains(id) && matches!(node.op, Op::GetRows)) {
-                bytes += read.min(all);
-            }
-            seen.push(*id);
+            let before = read.entry(*id).or_default();
+            *before = bytes.min(all).max(*before);
         }
     }
-    (bytes, ops)
+    (read.values().sum(), ops)
 }
 
 /// The times of a test.
