@@ -1,5 +1,6 @@
 //! `chaski bench`: how fast a model reads prompts and generates, and how much of what the machine gives that is.
 
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub(super) fn run(args: &BenchArgs, terminal: Terminal) -> anyhow::Result<()> {
         );
         output::stdout(|out| writeln!(out, "{head}"))?;
     }
-    let mut machine = (!args.no_probe).then(|| Probes::new(&options)).unwrap_or_default();
+    let mut machine = if args.no_probe { Probes::default() } else { Probes::new(&options) };
     let mut results = Vec::new();
     for test in &tests {
         let work = bench::work(engine.model(), test, options.kv, options.ubatch)?;
@@ -266,7 +267,7 @@ impl Rate {
         let mut text = format!("{:>9.2} +/- {:<6.2} tokens/s  {}", self.mean, self.stddev, self.of_machine());
         if let (Some(median), Some(slowest)) = (bench::median(&times.tokens), times.tokens.iter().max()) {
             let ratio = slowest.as_secs_f64() / median.as_secs_f64().max(1e-9);
-            text += &format!("; slowest token {ratio:.1} times the median");
+            let _ = write!(text, "; slowest token {ratio:.1} times the median");
         }
         text
     }
@@ -311,7 +312,9 @@ fn say_profile(test: &Test, profile: &Profile, json: bool) -> anyhow::Result<()>
         ));
     }
     if json {
-        lines.iter().for_each(|line| tracing::info!("{line}"));
+        for line in &lines {
+            tracing::info!("{line}");
+        }
         return Ok(());
     }
     lines.push(String::new());

@@ -246,9 +246,10 @@ fn read_ahead(gguf: &Gguf, threads: usize) -> anyhow::Result<()> {
 /// Say what will be resident: weights, cache and intermediates, and what the cache's formats save.
 fn say_memory(plan: &MemoryPlan, with: &engine::EngineOptions, mmap: bool) {
     let how = if mmap { "mapped" } else { "read" };
-    let saved = match plan.kv == plan.kv_f16 {
-        true => String::new(),
-        false => format!("; f16 would take {}", show::size(plan.kv_f16)),
+    let saved = if plan.kv == plan.kv_f16 {
+        String::new()
+    } else {
+        format!("; f16 would take {}", show::size(plan.kv_f16))
     };
     tracing::info!(
         "memory {}: weights {} ({how}), KV cache {} ({}{saved}), intermediates {}",

@@ -372,6 +372,7 @@ mod tests {
                 (0..3)
                     .map(|_| {
                         together(1, || {
+                            // SAFETY: the loop is one of an instruction set that this machine has.
                             black_box(unsafe { (of.run)(turns) });
                         })
                     })

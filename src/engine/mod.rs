@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use chaski_gguf::Gguf;
 
-pub use observe::{Experts, Observed};
 pub use crate::exec::{Profile, ProfileRow};
 pub use memory::{MemoryPlan, kv_bytes, plan_memory};
+pub use observe::{Experts, Observed};
 pub use session::{Interrupted, Session};
 
 use crate::backend::{Backend, BackendError, Inputs, KvLayer, Why};

@@ -78,17 +78,14 @@ pub fn work(model: &Model, test: &Test, kv: KvChoice, n_ubatch: usize) -> Result
         let n_tokens = n_ubatch.min(end - first);
         let last = first + n_tokens == end;
         let shape = BatchShape { n_tokens, n_out: usize::from(last || test.kind == Kind::Generate) };
-        let of_shape = match known.iter().find(|(s, _)| *s == shape) {
-            Some((_, ops)) => *ops,
-            None => {
-                let graph = model.graph(shape, kv)?;
-                let (bytes, ops) = products(&graph);
-                work.weight_bytes = work.weight_bytes.max(bytes);
-                known.push((shape, ops));
-                ops
-            }
-        };
-        ops += of_shape;
+        if let Some((_, of_shape)) = known.iter().find(|(s, _)| *s == shape) {
+            ops += of_shape;
+        } else {
+            let (bytes, of_shape) = products(&model.graph(shape, kv)?);
+            work.weight_bytes = work.weight_bytes.max(bytes);
+            known.push((shape, of_shape));
+            ops += of_shape;
+        }
         // The rows of all tokens up to the last of the batch pass by once a batch.
         kv_bytes += cell_bytes(model, kv) * (first + n_tokens) as f64;
         first += n_tokens;
