@@ -183,7 +183,9 @@ struct IntegerLoop {
     run: unsafe fn(u64) -> i32,
 }
 
-/// The best loop of each kind that `isa` has, the widest last: the vector instructions, and AMX where the bundle has it.
+const PLAIN: IntegerLoop = IntegerLoop { by: "plain code", ops_per_turn: 2 * 256, run: plain };
+
+/// The loop of `isa`, or of the bundle that it falls back on.
 fn integer_loops(isa: Isa) -> IntegerLoop {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -194,7 +196,7 @@ fn integer_loops(isa: Isa) -> IntegerLoop {
         Isa::Avx512 => x86::MADD_512,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => x86::DOT_512,
-        _ => IntegerLoop { by: "plain code", ops_per_turn: 2 * 256, run: plain },
+        other => other.parent().map_or(PLAIN, integer_loops),
     }
 }
 
