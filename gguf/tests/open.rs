@@ -194,7 +194,7 @@ fn large_file(folder: &Path) -> (std::path::PathBuf, u64) {
     let values: Vec<u8> =
         (0..20u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 0x3f).collect();
     let mut writer = Writer::new();
-    writer.set("general.architecture", "llama".into()).unwrap();
+    writer.set("general.architecture", "llama").unwrap();
     writer.tensor("a", &[values.len() as u64 / 4], chaski_gguf::Format::F32, &values).unwrap();
     writer.save(&path).unwrap();
     (path, values.len() as u64)
