@@ -608,9 +608,9 @@ fn bench_prints_the_array_of_the_contract_or_a_line_a_test() {
         assert_eq!(names, all);
         let speed = &entry["tokens_per_second"];
         let samples: Vec<f64> =
-            speed["samples"].as_array().unwrap().iter().filter_map(|v| v.as_f64()).collect();
+            speed["samples"].as_array().unwrap().iter().filter_map(serde_json::Value::as_f64).collect();
         assert!(samples.len() == 2 && samples.iter().all(|v| *v > 0.0), "{entry}");
-        assert!((speed["mean"].as_f64().unwrap() - (samples[0] + samples[1]) / 2.0).abs() < 1e-6, "{entry}");
+        assert!((speed["mean"].as_f64().unwrap() - samples[0].midpoint(samples[1])).abs() < 1e-6, "{entry}");
         assert!(speed["stddev"].as_f64().is_some_and(|v| v >= 0.0), "{entry}");
         assert_eq!((entry["depth"].as_u64(), entry["format"].as_str()), (Some(4), Some("F32")));
         assert_eq!(entry["size_bytes"].as_u64(), Some(fs::metadata(&model).unwrap().len()));
