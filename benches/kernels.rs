@@ -1,7 +1,7 @@
 //! Speed of every kernel of every instruction set on one thread: `cargo bench --bench kernels [-- FILTER]`.
 //!
 //! `decode` is one column against more weights than the second-level cache holds: what counts is bytes of weights per
-//! second. `prompt` is 32 columns against weights that stay in that cache: what counts is multiplications. Each figure is the best
+//! second. `prompt` is 256 columns, in the form for many where the kernel has one, against weights that stay in that cache: what counts is multiplications. Each figure is the best
 //! of several runs. A filter keeps the lines that contain it, such as `Q4_K` or `avx2`.
 
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use chaski::cpu::act::quantize;
 use chaski::cpu::isa::Isa;
 use chaski::cpu::kernel::{Kernel, OutTile, Tile, all};
+use chaski::cpu::scratch::Scratch;
 use chaski::tensor::Act;
 
 const K: usize = 4096;
@@ -26,7 +27,7 @@ fn main() {
                 kernel.name
             );
             if name.contains(&filter) {
-                let (decode, prompt) = (measure(kernel, 16 << 20, 1), measure(kernel, 256 << 10, 32));
+                let (decode, prompt) = (measure(kernel, 16 << 20, 1), measure(kernel, 256 << 10, 256));
                 println!(
                     "{name:<46} {:>12.2} {:>8.2} {:>12.2} {:>8.1}",
                     decode.ns_per_block, decode.gb_per_s, prompt.ns_per_block, prompt.gflop_per_s
@@ -64,11 +65,12 @@ fn measure(kernel: &Kernel, bytes: usize, cols: usize) -> Speed {
         quantize(Isa::Reference, kernel.act, &x, acts);
     }
     let mut out = vec![0.0f32; rows * cols];
+    let mut scratch = Scratch::default();
     let mut best = Duration::MAX;
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_millis(40) {
         let start = Instant::now();
-        kernel.run(&Tile {
+        let tile = Tile {
             weights: &weights,
             row_bytes,
             rows,
@@ -77,7 +79,12 @@ fn measure(kernel: &Kernel, bytes: usize, cols: usize) -> Speed {
             cols,
             k: K,
             out: OutTile::new(&mut out, rows),
-        });
+        };
+        if kernel.wide(cols).is_some() {
+            kernel.run_wide(&tile, &mut scratch);
+        } else {
+            kernel.run(&tile);
+        }
         best = best.min(start.elapsed());
     }
     std::hint::black_box(&out);
