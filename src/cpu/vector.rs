@@ -119,7 +119,7 @@ impl Vector {
         // SAFETY: the machine has the instruction set.
         unsafe { (self.exp_sum)(x, max) }
     }
-    /// Turn a row by the normalised Walsh-Hadamard transform: see [`hadamard`](super::hadamard). The same bits with every
+    /// Turn a row by the normalised Walsh-Hadamard transform: see `cpu::hadamard`. The same bits with every
     /// instruction set.
     #[inline]
     pub fn hadamard(&self, row: &mut [f32]) {
