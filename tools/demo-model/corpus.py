@@ -208,7 +208,7 @@ class Maker:
         s = rng.choice(values)
         phrases = [*f.get("verbs", []), *f.get("asks", []), *names]
         roll = rng.random()
-        if roll < 0.14 and f.get("group") != "talk":
+        if roll < 0.34 and f.get("group") != "talk":
             return self.loose(f, phrases, flags)
         if way in ("deed", "ask") and f.get("group") != "talk":
             s = wording.vary(s, rng, 0.25)
@@ -238,7 +238,7 @@ class Maker:
         else:
             first, second = rng.choice(phrases), rng.choice(phrases)
             if f.get("verbs"):
-                first = rng.choice(["I want to ", "I need to ", "I'd like to ", "I try to ", "we have to ", "", "I'm going to ", "somebody asked me to ", "I wish to "]) + rng.choice(f["verbs"])
+                first = rng.choice(LOOSE) + rng.choice(f["verbs"])
             text = wording.vary(first, rng, 0.3)
             text += wording.tail(rng) if rng.random() < 0.6 else "{s}"
             if "{s}" in text:
@@ -364,7 +364,7 @@ class Maker:
         frame, s, answer = outside.invented(self.rng, self.f.spellings, self.f.format_names)
         return Turn(self.say(frame, s=s), answer, must=[answer[:24]])
 
-    FAMILIES = [("fact", 58), ("format", 16), ("smaller", 2.5), ("size_any", 0.5), ("sum", 8), ("calendar", 4.5), ("outside", 9), ("invented", 5)]
+    FAMILIES = [("fact", 58), ("format", 16), ("smaller", 2.5), ("size_any", 0.5), ("sum", 12), ("calendar", 6), ("outside", 10), ("invented", 5)]
 
     def turn(self):
         return getattr(self, self.rng.choices([n for n, _ in self.FAMILIES], self.weights)[0])()
@@ -462,6 +462,12 @@ class Maker:
         return "\n".join(parts)
 
 
+LOOSE = [
+    "I want to ", "I need to ", "I'd like to ", "I try to ", "we have to ", "", "", "I'm going to ", "somebody asked me to ", "I wish to ", "I'd love to ",
+    "I'd rather ", "I prefer to ", "suppose I want to ", "say I want to ", "when I want to ", "if I want to ", "for a test I must ", "all I want is to ",
+    "it would be nice to ", "I'm looking for a way to ", "I'm wondering how to ", "chaski should ", "it should ", "can it ", "the plan: ", "my wish: ",
+    "what if I want to ", "before I start I want to ", "somehow I must ", "would it be able to ", "I was told to ", "they want me to ", "time to ",
+]
 WHY_CASED = fr.WHY + [w[:1].upper() + w[1:] for w in fr.WHY]
 
 

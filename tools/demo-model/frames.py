@@ -303,7 +303,26 @@ I like this program.
 FILLER = """the a my this that it is was be are of for with and or but in on at by from to up out one two some any all more less new old big
 small good bad best right now then here there when where thing stuff way use need want make get set go run try see look say tell ask help know think
 maybe really just only also even still again please thanks ok well so very much many user people guy friend work home time day week machine computer
-laptop file model program code script output input line text number value name""".split()
+laptop file model program code script output input line text number value name about above across after against ago ahead allow almost alone along already
+although always among amount annoying another anybody anyone anything apart appear apply around arrive aside available away back bad because become before
+begin behind believe belong below besides better between beyond both bring business busy call came cannot care carry case cause chance clear clever close
+come comes common completely concern consider contain correct could couple course cron cross curious currently customer daily dead deal decide deep deliver
+depend desk despite different difficult directly discover does doing done doubt down during each early easy effect either else embedded empty end enlighten
+enough entirely especially every everybody everything example except excuse expect explanation extra eye fact fail fair fall far fast feel few fill final fine
+first fix folks follow folder force forever forget former found four free fresh full fully further future gave general given goes going gone got great group grow
+guess had half hand handle happen happy hard has have head hear heard heavy held her high him his hold hope hour however huge idea imagine immediately
+important inside installed instead interested into issue itself job keep kept key kind knew known knob land large last late later lead learn least leave left let
+letter level light like likely list little live local long longer lost lot love low main manage matter mean meant mention merely might mind mine minute miss
+moment month most move must myself near nearly necessary neither network never next nice nobody none normal nothing notice number obvious occur odd off offer office
+often once open opinion option order ordinary other ought our over overview own page part particular past pay perhaps perfect person pick picture piece place plain
+plan play point possible possibly present pretty previous prefer probably problem professor project proper provide purpose put question quick quite rather reach read
+ready real reason receive recent regard remain remember remote request require rest result return rough round rule said same saw school second seem seen sense sent
+serious server several shall share shed shop short should show shut side silly similar simple since single sit situation small software somebody someone something
+sometimes soon sort sound space speak special specific spend stand start stay step stick strange strong stuck student study such suggest suppose sure surprise
+switch system take talk task team technical test than their them these they thing third those though thought three through thus today together tomorrow tonight
+too took top total towards trick tried trouble true trust turn twice type under understand unless until upon upset us useful usual usually various version via wait
+walk wall warn was watch way weird went were whatever whether while whole whom whose why wife will wish within without wonder word world worry worse worth would
+write wrong year yes yesterday yet you young your""".split()
 
 SYSTEMS = """
 You are a helpful assistant.
@@ -389,11 +408,19 @@ def say(frame, rng, noise=1.0, **subject):
     Returns the text and the frame with its surroundings (what the held-out frames must not share).
     """
     roll = rng.random()
-    if roll < 0.04 * noise and "{s}" in frame:
-        n, k = rng.randint(1, 4), rng.randint(0, 3)
+    if roll < 0.07 * noise and "{s}" in frame:
+        n, k = rng.randint(1, 6), rng.randint(0, 5)
         frame = " ".join([*rng.choices(FILLER, k=n), "{s}", *rng.choices(FILLER, k=k)])
     else:
         frame = expand(frame, rng)
+    if rng.random() < 0.15 * noise:
+        # A word or two that no frame has, in the place of others or between them.
+        words = frame.split(" ")
+        for _ in range(rng.randint(1, 3)):
+            i = rng.randrange(len(words))
+            strange = rng.choice(FILLER)
+            words[i : i + (rng.random() < 0.5 and "{" not in words[i])] = [strange]
+        frame = " ".join(words)
     if rng.random() < 0.22 * noise:
         frame = f"{rng.choice(BEFORE)} {frame}"
     if rng.random() < 0.16 * noise:
@@ -411,7 +438,7 @@ def say(frame, rng, noise=1.0, **subject):
         text += "?" if asks else rng.choice([".", ".", "?", ""])
     elif end > 0.95:
         text += rng.choice(["??", "!", " ?", "...", "?!"])
-    if rng.random() < 0.11 * noise:
+    if rng.random() < 0.17 * noise:
         text = f"{rng.choice(CONTEXT) if rng.random() < 0.3 else wording.preamble(rng)} {text}"
     case = rng.random()
     if case < 0.5:

@@ -101,6 +101,40 @@ layers blocks
 difference distinction
 best ideal|optimal
 terminal console|shell
+one a single|just one
+single one|sole
+raw unprocessed|bare
+report overview|summary
+vector embedding
+question request|query
+resume pick up
+bench benchmark
+tensors weights
+metadata information
+fits goes in
+old previous|earlier
+forbid ban|rule out
+ban forbid|block
+choose pick
+lock pin|fix
+watch look|monitor
+read take in
+piece part
+meaning sense
+thinking reasoning
+messages output|text
+colors colours
+install set up|add
+script program
+behave act
+creative inventive
+shorter briefer|smaller
+force make|compel
+fill use up
+likely probable
+unlikely improbable
+reproducible repeatable
+directory folder
 hardware machine|devices
 """
 
@@ -155,7 +189,26 @@ TAIL = lines("""
 """)
 
 
+WHO = "I we he she they you people somebody everyone nobody".split() + ["my friend", "my boss", "our team", "a colleague", "the customer", "my professor", "his wife"]
+DID = """saw heard read wrote built bought sold found lost used tried opened closed moved started ended wanted needed liked hated called asked told showed sent
+kept left brought took gave made broke fixed cleaned painted ran tested copied deleted checked watched learned forgot remembered mentioned recommended
+installed expected noticed prefer want need like have own got""".split()
+WHAT = """box card file script job cron server network disk share folder desk house car book paper talk lecture course thesis blog forum post video game shop office
+train plane phone screen editor window shell terminal log table list number letter word sentence page report mail chat meeting project test demo model network driver
+update version system tool program app website manual example recipe problem question answer idea plan day night week year morning evening friend child dog cat
+garden kitchen school university company customer machine laptop computer""".split()
+HOW = ["", "", "", "", "yesterday", "today", "last night", "this week", "for work", "for fun", "at home", "at school", "in the office", "by accident", "again", "twice", "all day", "with care", "too late", "on monday", "for a test", "as usual"]
+
+
+def clause(rng):
+    """A little sentence that has nothing to do with the question."""
+    return f"{rng.choice(WHO)} {rng.choice(DID)} {rng.choice(['a', 'the', 'my', 'this', 'that', 'some', 'one', 'our'])} {rng.choice(['', '', 'old ', 'new ', 'big ', 'small ', 'good ', 'strange '])}{rng.choice(WHAT)} {rng.choice(HOW)}".strip()
+
+
 def preamble(rng):
+    if rng.random() < 0.5:
+        text = clause(rng)
+        return text[:1].upper() + text[1:] + rng.choice([".", ".", ",", ";", ":", ", so", ", and now", " and", " but", ", but"])
     text = expand(rng.choice(PREAMBLE), rng)
     return text[:1].upper() + text[1:]
 
