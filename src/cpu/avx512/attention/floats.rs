@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::columns::{Square, transpose};
-use super::rows::{Row, decode, prefetch, row};
+use super::rows::{AHEAD, Row, decode, prefetch, row};
 use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Keys, LANES, Packed, Rows, Values, width};
 use crate::cpu::avx512::lanes::{load_f32, store_f32};
 
@@ -49,7 +49,7 @@ fn pack_of<R: Row, const BLOCKS: usize>(rows: &Rows, out: &mut Packed) {
             for r in 0..n {
                 let row = row::<R, BLOCKS>(rows, first + r);
                 if part == 0 {
-                    prefetch(row, rows.row_bytes * COLUMNS);
+                    prefetch(row, rows.row_bytes * AHEAD);
                 }
                 for i in 0..here {
                     // SAFETY: the machine has the features of this function.
@@ -295,7 +295,7 @@ fn few_sums_of<V: Row, const R: usize, const C: usize, const BLOCKS: usize>(
     for i in 0..n {
         let row = row::<V, BLOCKS>(rows, range.start + i);
         if from == 0 {
-            prefetch(row, rows.row_bytes * COLUMNS);
+            prefetch(row, rows.row_bytes * AHEAD);
         }
         let mut x = [_mm512_setzero_ps(); C];
         for j in 0..C.div_ceil(2) {

@@ -18,7 +18,7 @@ use chaski_gguf::block::q5_1::BlockQ5_1;
 use chaski_gguf::block::q8_0::BlockQ8_0;
 
 use super::columns::{Square, transpose};
-use super::rows::{block, fives, looked_up, nibbles, prefetch};
+use super::rows::{AHEAD, block, fives, looked_up, nibbles, prefetch};
 use crate::cpu::attention::kernels::{BLOCK, COLUMNS, Keys, LANES, Packed, Rows};
 use crate::cpu::avx512::lanes::{load, load_f32, load_half, store_f32};
 
@@ -155,7 +155,7 @@ fn pack<B: Ints>(rows: &Rows, out: &mut Packed) {
             for (r, square) in square.0.iter_mut().enumerate().take(n) {
                 let row = rows.row(first + r);
                 if i == 0 {
-                    prefetch(row, rows.row_bytes * COLUMNS);
+                    prefetch(row, rows.row_bytes * AHEAD);
                 }
                 let [low, high] = square.as_chunks_mut::<8>().0 else { unreachable!() };
                 let block: &B = block(row, 2 * i);

@@ -35,13 +35,17 @@ pub(super) trait Row {
 /// The rows of 8-bit floats: see [`crate::kv::f8e4m3`].
 pub(super) struct F8E4M3;
 
-/// Ask for the memory `ahead` bytes past a row. An address that is not ours is no error.
+/// How far ahead memory is asked for, in rows: four tiles.
+pub(super) const AHEAD: usize = 4 * COLUMNS;
+
+/// Ask for the memory `ahead` bytes past a row, to come as far as the second-level cache. An address that is not ours is no
+/// error.
 #[inline(always)]
 pub(super) fn prefetch(row: &[u8], ahead: usize) {
     for at in (ahead..ahead + row.len()).step_by(64) {
         let line = row.as_ptr().wrapping_add(at);
         // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T2>(line.cast()) };
     }
 }
 
@@ -68,7 +72,7 @@ fn decode_of<R: Row, const BLOCKS: usize>(rows: &Rows, out: &mut [f32]) {
     let width = if BLOCKS == 0 { width(rows.d) } else { BLOCKS * BLOCK };
     for (r, out) in out.chunks_exact_mut(width).take(rows.n).enumerate() {
         let row = row::<R, BLOCKS>(rows, r);
-        prefetch(row, rows.row_bytes * COLUMNS);
+        prefetch(row, rows.row_bytes * AHEAD);
         let (pairs, last) = out.as_chunks_mut::<BLOCK>();
         for i in 0..if BLOCKS == 0 { pairs.len() } else { BLOCKS } {
             // SAFETY: the machine has the features of this function.
