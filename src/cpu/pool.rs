@@ -250,7 +250,9 @@ mod tests {
         let values: Vec<_> = lengths.iter().map(new).collect();
         let of_step = |i: usize| -> Box<dyn Step> {
             let fails_at = fails_at.filter(|(step, _)| *step == i).map(|(_, chunk)| chunk);
-            Box::new(Mix { before: values[i.saturating_sub(1)].clone(), mine: values[i].clone(), fails_at })
+            // Chunks of one step run side by side: none reads what another of its step writes.
+            let before = if i == 0 { Arc::default() } else { values[i - 1].clone() };
+            Box::new(Mix { before, mine: values[i].clone(), fails_at })
         };
         let steps = (0..lengths.len()).map(of_step).collect();
         let progress = lengths.iter().map(|_| Progress::default()).collect();

@@ -80,11 +80,22 @@ impl Partial {
         let io = |source| QuantError::Io { path: partial.clone(), source };
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(&partial).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(QuantError::Busy { path: partial }),
-            // A file system without locks.
-            Err(TryLockError::Error(error)) => tracing::debug!("cannot lock {}: {error}", partial.display()),
+        // A child that has been forked and runs no program yet holds its parent's locks: for a moment, even after them.
+        let mut patience = 10;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if patience > 0 => {
+                    patience -= 1;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(TryLockError::WouldBlock) => return Err(QuantError::Busy { path: partial }),
+                // A file system without locks.
+                Err(TryLockError::Error(error)) => {
+                    tracing::debug!("cannot lock {}: {error}", partial.display());
+                    break;
+                }
+            }
         }
         let found = journal_of(path, fingerprint, ends);
         let mut file = BufWriter::with_capacity(1 << 20, file);
