@@ -211,8 +211,8 @@ impl Case {
     /// The oracle: the product, and how far from it f32 arithmetic may lie.
     ///
     /// A sum of n terms is off by at most about n units of 2^-24 of the sum of magnitudes (Higham, "Accuracy and
-    /// Stability of Numerical Algorithms", 4.2). Terms are blocks for integer kernels, or sub-blocks of 16 in the
-    /// form for many columns; for float kernels values of one of at least 8 lanes. A block counts with its largest weight: values are differences in formats with minima.
+    /// Stability of Numerical Algorithms", 4.2). Terms are blocks for integer kernels; for float kernels values of one
+    /// of at least 8 lanes. A block counts with its largest weight: values are differences in formats with minima.
     fn expected(&self, row: usize, col: usize) -> (f64, f64) {
         let info = self.kernel.format.info();
         let w = decode(self.kernel.format, &self.weights[row * self.row_bytes..][..self.row_bytes - 3]);
@@ -224,8 +224,7 @@ impl Case {
         let blocks = w.chunks(info.block_len).zip(x.chunks(info.block_len));
         let magnitudes: f64 =
             blocks.map(|(w, x)| f64::from(magnitude(w)) * x.iter().map(|x| x.abs()).sum::<f64>()).sum();
-        let block = if self.wide { info.block_len.min(16) } else { info.block_len };
-        let terms = if self.kernel.act == Act::F32 { self.k / 8 } else { self.k / block };
+        let terms = if self.kernel.act == Act::F32 { self.k / 8 } else { self.k / info.block_len };
         // What underflows is off by an absolute amount.
         let underflow = self.k as f64 * f64::from(f32::MIN_POSITIVE);
         (product, (terms + 8) as f64 * 2f64.powi(-24) * magnitudes + underflow)

@@ -364,21 +364,27 @@ pub(super) unsafe fn tile<F: Family>(_: &Kernel, tile: &Tile, scratch: &mut Scra
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply<F: Family>(acts: &[Act; TOKENS], panels: &[Panel; PANELS], n: usize, sums: &mut [f32]) {
     let words = F::SUB / 4;
+    // These values by themselves first: added to the row's sum one by one, sub-blocks would each be rounded to it.
+    let mut totals = [[_mm256_setzero_ps(); PANELS]; TOKENS];
     for sub in 0..n / F::SUB {
         let at = sub * (F::SUB / 16);
         let dots = dots::<F>(acts, panels, sub * words);
-        for (t, sums) in sums.chunks_exact_mut(PANELS * ROWS).enumerate() {
+        for t in 0..TOKENS {
             let (act, sum) = (_mm256_set1_ps(acts[t].scales[at]), _mm256_set1_ps(acts[t].sums[at]));
             let excess = _mm256_set1_epi32(acts[t].excess[at]);
-            for (p, sums) in sums.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+            for p in 0..PANELS {
                 let dot = if F::EXCESS { _mm256_sub_epi32(dots[t][p], excess) } else { dots[t][p] };
                 let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), load_f32(&panels[p].scales[at]));
-                let mut total = _mm256_fmadd_ps(scaled, act, load_f32(sums));
+                totals[t][p] = _mm256_fmadd_ps(scaled, act, totals[t][p]);
                 if F::MINIMA {
-                    total = _mm256_fmadd_ps(load_f32(&panels[p].mins[at]), sum, total);
+                    totals[t][p] = _mm256_fmadd_ps(load_f32(&panels[p].mins[at]), sum, totals[t][p]);
                 }
-                store_f32(sums, total);
             }
+        }
+    }
+    for (totals, sums) in totals.iter().zip(sums.chunks_exact_mut(PANELS * ROWS)) {
+        for (total, sums) in totals.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
+            store_f32(sums, _mm256_add_ps(load_f32(sums), *total));
         }
     }
 }
