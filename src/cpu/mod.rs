@@ -48,7 +48,8 @@ pub struct CpuOptions {
     pub threads_batch: usize,
     /// The instruction set.
     pub isa: Isa,
-    /// Activations are not rounded to 8 bits.
+    /// Activations are not rounded to 8 bits. Queries still meet quantized K rows as 16-bit integers, where the machine has
+    /// integer products for them.
     pub exact: bool,
     /// A token's bits are the same however a batch is cut: no kernel has another form for many columns, and prompts are read
     /// as slowly as tokens are made. Without it they are the same for any number of threads.

@@ -75,7 +75,8 @@ pub struct CpuArgs {
     /// Threads while reading a prompt [short: -tb] [default: as --threads]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub threads_batch: Option<i32>,
-    /// Float activations instead of activations rounded to 8 bits (slow; for comparisons)
+    /// Float activations instead of activations rounded to 8 bits (slow; for comparisons). Queries still meet a quantized
+    /// cache as 16-bit integers
     #[arg(long)]
     pub cpu_exact: bool,
     /// Use at most these CPU kernels; `chaski devices` lists them [default: the best the CPU has]
