@@ -74,6 +74,7 @@ mod header;
 pub mod keys;
 mod kind;
 mod metadata;
+mod pages;
 mod payload;
 mod read;
 mod read_ahead;

@@ -6,12 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::source::Source;
-use crate::{Error, Gguf, Result};
+use crate::{Error, Gguf, Result, pages};
 
-/// Bytes that a thread asks for at a time: many of a disk's requests, and a small part of a model.
+/// Bytes that a thread asks for at a time: many of a disk's requests, a small part of a model, and whole large pages.
 const PIECE: usize = 8 << 20;
 
 impl Gguf {
+    /// Bytes of the files that lie in large pages, as this process sees them; none where the system does not tell.
+    pub fn large_page_bytes(&self) -> Option<u64> {
+        (0..self.n_shards()).filter_map(|index| self.shard(index)).map(|s| pages::large(s.source.bytes())).sum()
+    }
+
     /// Bring every byte of the tensors into memory by `threads` threads (at least one), and into this process's page
     /// tables. `watch` is told the bytes done and the bytes in all, from one of the threads at a time, and may end it.
     /// What is not mapped is in memory already: then nothing is done. True where it came to its end.
@@ -28,8 +33,11 @@ impl Gguf {
             let Some(shard) = self.shard(index) else { continue };
             if let Source::Mapped { map, .. } = &shard.source {
                 let start = usize::try_from(shard.header.data_start).unwrap_or(usize::MAX).min(map.len());
-                let starts = (start..map.len()).step_by(PIECE);
-                pieces.extend(starts.map(|at| (index, &shard.source, at..map.len().min(at + PIECE))));
+                // Cut where large pages begin, so that two threads never ask for halves of one.
+                let starts = (start / PIECE * PIECE..map.len()).step_by(PIECE);
+                pieces.extend(
+                    starts.map(|at| (index, &shard.source, at.max(start)..map.len().min(at + PIECE))),
+                );
             }
         }
         let total: u64 = pieces.iter().map(|(.., range)| range.len() as u64).sum();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
 
 use crate::{Error, Result, sniff};
 
@@ -31,30 +31,44 @@ const READERS: usize = 4;
 /// The least alignment of a file's first byte in memory, and the least `general.alignment`.
 pub(crate) const MIN_ALIGNMENT: usize = 8;
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+/// Large pages of the systems that have them for the asking.
+const LARGE_PAGE: usize = 2 << 20;
 
-/// A buffer whose first byte is 64-aligned.
+/// Memory of our own, whose first byte is 64-aligned; for large files it begins at a large page and asks for more of them:
+/// weights are read from end to end for every token, and with pages of 4096 bytes much of that time goes into finding them.
 pub(crate) struct Buffer {
-    lines: Vec<Line>,
+    map: Option<MmapMut>,
+    start: usize,
     len: usize,
 }
 
 impl Buffer {
     /// A buffer of `len` zeros; `None` if there is no memory for it.
     fn zeroed(len: usize) -> Option<Self> {
+        if len == 0 {
+            return Some(Self { map: None, start: 0, len });
+        }
+        let large = len >= LARGE_PAGE;
         // Zeros that the system gives when they are first touched: here, by the threads that read into them.
-        let lines = bytemuck::allocation::try_zeroed_vec(len.div_ceil(size_of::<Line>())).ok()?;
-        Some(Self { lines, len })
+        let map = MmapMut::map_anon(if large { len.checked_add(LARGE_PAGE)? } else { len }).ok()?;
+        let at = map.as_ptr().addr();
+        let start = if large { at.next_multiple_of(LARGE_PAGE) - at } else { 0 };
+        #[cfg(target_os = "linux")]
+        if large {
+            // Only advice: without them the buffer is as right, and slower.
+            let _ = map.advise_range(memmap2::Advice::HugePage, start, len);
+        }
+        Some(Self { map: Some(map), start, len })
     }
 
     fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.lines).get(..self.len).unwrap_or_default()
+        let map = self.map.as_deref().unwrap_or_default();
+        map.get(self.start..).and_then(|rest| rest.get(..self.len)).unwrap_or_default()
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.lines).get_mut(..self.len).unwrap_or_default()
+        let map = self.map.as_deref_mut().unwrap_or_default();
+        map.get_mut(self.start..).and_then(|rest| rest.get_mut(..self.len)).unwrap_or_default()
     }
 }
 
@@ -99,6 +113,9 @@ impl Source {
             // file while it is mapped cannot be enforced; `Gguf::require_tensor` re-checks the length, and
             // the crate's documentation says what remains.
             let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
+            // What is not yet in memory is to come as large pages, where the file system has them: only advice.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
             return Ok(Self::Mapped { map, file });
         }
         let len = usize::try_from(len).map_err(|_| too_large())?;
@@ -154,8 +171,7 @@ impl Source {
         };
         #[cfg(target_os = "linux")]
         {
-            // First all requests at once, then waiting for what they bring. The first is only advice.
-            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+            // No WILLNEED before it: what that reads comes in small pages.
             match map.advise_range(memmap2::Advice::PopulateRead, range.start, range.len()) {
                 // Linux before 5.14 does not know it: there the pages are touched, as elsewhere.
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {}

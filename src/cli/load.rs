@@ -24,6 +24,9 @@ const DEFAULT_CONTEXT: usize = 8192;
 /// A context below this is not worth having; one that does not fit is then an error.
 const LEAST_CONTEXT: usize = 256;
 
+/// Bytes from which on the size of pages is worth a word: smaller files lie in caches for a good part.
+const WORTH_LARGE_PAGES: u64 = 256 << 20;
+
 /// Open a model, with the overrides of the command line. A file is mapped in any case: see [`load`].
 ///
 /// # Errors
@@ -239,8 +242,20 @@ fn read_ahead(gguf: &Gguf, threads: usize) -> anyhow::Result<()> {
     if bytes > 0 {
         let rate = bytes as f64 / seconds.max(1e-9) / 1e9;
         tracing::debug!("{} read in {seconds:.2} s ({rate:.1} GB/s)", show::size(bytes));
+        say_pages(gguf, bytes);
     }
     Ok(())
+}
+
+/// Say where the pages of a large mapped file make every token slower than need be.
+fn say_pages(gguf: &Gguf, bytes: u64) {
+    let Some(large) = gguf.large_page_bytes() else { return };
+    tracing::debug!("{} of {} lie in large pages", show::size(large), show::size(bytes));
+    if bytes >= WORTH_LARGE_PAGES && large < bytes / 2 {
+        tracing::info!(
+            "the file is in memory in small pages, which slows answers down; --no-mmap reads it into large ones"
+        );
+    }
 }
 
 /// Say what will be resident: weights, cache and intermediates, and what the cache's formats save.

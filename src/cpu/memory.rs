@@ -1,12 +1,12 @@
 //! Memory of the CPU backend: buffers, and the typed windows through which ops touch them.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use chaski_gguf::Gguf;
+use memmap2::MmapMut;
 
 use super::kernel::OutTile;
 use crate::backend::{Buffer, Weight};
@@ -14,13 +14,16 @@ use crate::backend::{Buffer, Weight};
 /// Cache lines and the widest vectors are this long.
 const ALIGN: usize = 64;
 
+/// Large pages of the systems that have them for the asking.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// Zeroed memory, aligned to 64 bytes. Several threads write to disjoint parts of it at once, so it
 /// is only ever reached through [`Src`] and [`Dst`] windows.
 pub(crate) struct CpuBuffer {
-    /// What was allocated; the buffer begins at the first aligned byte of it.
-    allocated: NonNull<u8>,
-    layout: Layout,
+    start: NonNull<u8>,
     bytes: usize,
+    /// What owns the memory.
+    _map: MmapMut,
 }
 
 // SAFETY: the buffer owns its memory; who may touch which part when is the contract of the windows.
@@ -30,26 +33,26 @@ unsafe impl Sync for CpuBuffer {}
 
 impl CpuBuffer {
     /// `bytes` of zeroed memory; none if the system refuses. Pages come from the system when they are first touched, so a
-    /// large cache costs what is used of it. (Asked for this alignment outright, the allocator would fill the memory
-    /// with zeros itself and so touch all of it.)
+    /// large cache costs what is used of it; where it gives large pages, a cache of some of them is asked for in these.
     pub(crate) fn new(bytes: usize) -> Option<CpuBuffer> {
-        let layout = Layout::from_size_align(bytes.checked_add(ALIGN)?, align_of::<u128>()).ok()?;
-        // SAFETY: the layout's size is not zero.
-        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(CpuBuffer { allocated, layout, bytes })
+        let large = bytes >= 4 * LARGE_PAGE;
+        let align = if large { LARGE_PAGE } else { ALIGN };
+        // The kernel takes lengths up to half of the address space.
+        let len = bytes.checked_add(align).filter(|len| *len <= isize::MAX as usize)?;
+        let mut map = MmapMut::map_anon(len).ok()?;
+        let at = map.as_mut_ptr();
+        let skip = at.addr().next_multiple_of(align) - at.addr();
+        #[cfg(target_os = "linux")]
+        if large {
+            // Only advice: without them the memory is as good, and slower.
+            let _ = map.advise_range(memmap2::Advice::HugePage, skip, bytes);
+        }
+        // SAFETY: the map is `align` bytes longer than the buffer, and less than that is skipped.
+        let start = NonNull::new(unsafe { at.add(skip) })?;
+        Some(CpuBuffer { start, bytes, _map: map })
     }
     pub(crate) fn ptr(&self) -> *mut u8 {
-        let start = self.allocated.as_ptr();
-        let skip = start.addr().next_multiple_of(ALIGN) - start.addr();
-        // SAFETY: `new` has allocated ALIGN bytes more than the buffer has, and less than that is skipped.
-        unsafe { start.add(skip) }
-    }
-}
-
-impl Drop for CpuBuffer {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this layout, and freed once.
-        unsafe { dealloc(self.allocated.as_ptr(), self.layout) }
+        self.start.as_ptr()
     }
 }
 
@@ -172,7 +175,7 @@ mod tests {
 
     #[test]
     fn buffers_are_zeroed_and_aligned() {
-        for bytes in [0, 1, 63, 64, 4097, 1 << 20] {
+        for bytes in [0, 1, 63, 64, 4097, 1 << 20, 9 << 20] {
             let buffer = CpuBuffer::new(bytes).unwrap();
             assert_eq!((buffer.ptr().addr() % ALIGN, Buffer::bytes(&buffer)), (0, bytes));
             // SAFETY: the buffer holds that many bytes and nobody writes to it.
