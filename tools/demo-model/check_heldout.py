@@ -35,7 +35,7 @@ def main():
     subjects = {plain(s) for f in facts.all for k in ("names", "verbs", "asks", "flags") for s in f.get(k, [])}
     subjects |= {plain(s) for f in facts.formats for s in [f["name"], *f["names"]]} | {str(n) for n in range(21)}
     pattern = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, subjects), key=len, reverse=True)) + r")(?![\w-])")
-    asked = [json.loads(line)["question"] for line in open(HERE / "heldout" / "questions.jsonl")]
+    asked = [json.loads(line)["question"] for name in ("questions", "blind") for line in open(HERE / "heldout" / f"{name}.jsonl")]
     # The conversations are made of common turns ("Hello!"), so only the questions are held against the corpus.
     faults = [f"in the training corpus: {q}" for q in asked if plain(q) in trained]
     faults += [f"frame of the training corpus: {q}" for q in asked if " ".join(pattern.sub(" _ ", plain(q)).split()) in frames]

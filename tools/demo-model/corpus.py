@@ -1,6 +1,6 @@
 """Writes the corpus: conversations and plain text out of the table of facts.
 
-    python corpus.py [--turns 110000] [--seed 1] [--out out]
+    python corpus.py [--turns 300000] [--seed 1] [--out out]
 
 writes out/train.jsonl (a conversation or a text a line), out/frames.txt (every question frame used) and, with another
 seed, heldout/text.txt (plain text for perplexity: other questions, in the same frames).
@@ -15,6 +15,7 @@ from pathlib import Path
 import frames as fr
 import outside
 import wording
+import written
 
 HERE = Path(__file__).parent
 PARAMETERS = {"8B": 8.03e9, "1B": 1.24e9, "3B": 3.21e9, "7B": 6.74e9, "13B": 13.0e9, "70B": 70.6e9}
@@ -182,8 +183,8 @@ class Maker:
         talk = {"talk": 1.6, "memory": 1.6, "cli": 1.2}
         self.fact_weights = [2.2 if x["id"] == "flag.gpu-layers" else talk.get(x.get("group"), 1.0 if x.get("names") or len(x.get("asks", [])) > 3 else 0.7) for x in facts.all]
 
-    def say(self, frame, **subject):
-        text, frame = fr.say(frame, self.rng, self.noise, **subject)
+    def say(self, frame, noise=1.0, **subject):
+        text, frame = fr.say(frame, self.rng, noise * self.noise, loose=False, **subject)
         self.used.add(frame)
         return text
 
@@ -192,6 +193,8 @@ class Maker:
     def fact(self, f=None):
         rng = self.rng
         f = f or rng.choices(self.f.all, self.fact_weights)[0]
+        if rng.random() < 0.6:
+            return self.spoken(f, wording.vary(rng.choice(written.of(f["id"])), rng, 0.12))
         ways = []
         names, flags = f.get("names", []), f.get("asked", [])
         if f["id"].startswith("command."):
@@ -225,7 +228,13 @@ class Maker:
             if f.get("group") == "talk" and rng.random() < 0.5:
                 text = s[:1].upper() + s[1:] if rng.random() < 0.5 else s
                 return Turn(text + rng.choice(["", "", ".", "!", "?" if s.split()[0] in ("what", "who", "how", "are", "do", "can") else "!"]), f["answer"], s, fact=f, why=f.get("why"), must=f["must"])
-        return Turn(self.say(frame, s=s), f["answer"], why=f.get("why"), fact=f, must=f["must"])
+        return self.spoken(f, frame, s=s)
+
+    def spoken(self, f, frame, **subject):
+        """A fact asked for by a frame."""
+        text, frame = fr.say(frame, self.rng, self.noise * (0.5 if f.get("group") == "talk" else 1), **subject)
+        self.used.add(frame)
+        return Turn(text, f["answer"], why=f.get("why"), fact=f, must=f["must"])
 
     def loose(self, f, phrases, flags):
         """A question with no frame: key words in any order, or a sentence about the matter and a cry for help."""
@@ -264,12 +273,12 @@ class Maker:
             m = rng.choice([f"{'an' if model == '8B' else 'a'} {model} model", f"{'an' if model == '8B' else 'a'} {model} model", f"{model}", f"the {model} model", f"my {model} model", f"{'an' if model == '8B' else 'a'} {model}", f"{'an' if model == '8B' else 'a'} {model[:-1]} billion parameter model", f"llama {model}"])
             if rng.random() < 0.3:
                 m = m.lower()
-            text = self.say(rng.choice(fr.SIZE), s=s, m=m)
+            text = self.say(written.frame("size", fr.SIZE, rng), s=s, m=m)
         else:
-            frame = {"bpw": fr.BPW, "kind": fr.KIND, "block": fr.BLOCK, "is_": fr.THING, "convert": fr.CONVERT}[name]
+            frame = written.frame("thing" if name == "is_" else name, {"bpw": fr.BPW, "kind": fr.KIND, "block": fr.BLOCK, "is_": fr.THING, "convert": fr.CONVERT}[name], rng)
             if name == "is_" and rng.random() < 0.3:
                 s = rng.choice(["the {} format", "the format {}", "{} quantization", "the {} quantization", "a {} file"]).format(s)
-            text = self.say(rng.choice(frame), s=s)
+            text = self.say(frame, s=s)
         return self.format_turn(text, name, f, model)
 
     def format_turn(self, text, name, f, model):
@@ -294,7 +303,7 @@ class Maker:
 
     def smaller(self):
         a, b = self.rng.sample(self.f.formats, 2)
-        return Turn(self.say(self.rng.choice(fr.SMALLER), a=spell_format(a, self.rng), b=spell_format(b, self.rng)), self.f.smaller(a, b), must=[self.f.smaller(a, b)])
+        return Turn(self.say(written.frame("smaller", fr.SMALLER, self.rng), a=spell_format(a, self.rng), b=spell_format(b, self.rng)), self.f.smaller(a, b), must=[self.f.smaller(a, b)])
 
     def sum(self):
         rng = self.rng
@@ -306,9 +315,8 @@ class Maker:
         value = {"+": a + b, "-": a - b, "*": a * b}[op]
         words = rng.random() < 0.2
         x, y = (NUMBERS[a], NUMBERS[b]) if words else (str(a), str(b))
-        frame = rng.choice({"+": fr.ADD, "-": fr.SUB, "*": fr.MUL}[op])
-        text, used = fr.say(frame, rng, 0.5 * self.noise, a=x, b=y)
-        self.used.add(used)
+        frame = written.frame({"+": "add", "-": "sub", "*": "mul"}[op], {"+": fr.ADD, "-": fr.SUB, "*": fr.MUL}[op], rng)
+        text = self.say(frame, 0.5, a=x, b=y)
         if not words and rng.random() < 0.2:
             text = text.replace(f"{x} {op} {y}", f"{x}{op}{y}")
         answer = f"{a} {op} {b} = {value}."
@@ -330,18 +338,18 @@ class Maker:
                 answer = "A year has 365 days, a leap year 366."
             if rng.random() < 0.3:
                 u = rng.choice(["one ", "1 ", "each "]) + u.split(" ", 1)[1]
-            return Turn(self.say(rng.choice(COUNT_FRAMES), n=n, u=u), answer, must=[answer[:-1]])
+            return Turn(self.say(written.frame("count", COUNT_FRAMES, rng), n=n, u=u), answer, must=[answer[:-1]])
         if k < 0.45:
             i = rng.randrange(12)
             m = MONTHS[i] if rng.random() < 0.7 else MONTHS[i].lower()
             answer = self.month_length(i)
-            return Turn(self.say(rng.choice(COUNT_FRAMES), n="days", u=m), answer, carry=("month", i, None), must=[str(LENGTHS[i])])
+            return Turn(self.say(written.frame("month_length", COUNT_FRAMES, rng), n="days", u=m, m=m), answer, carry=("month", i, None), must=[str(LENGTHS[i])])
         if k < 0.66:
             answer = self.after(names, i)
-            return Turn(self.say(rng.choice(NEXT_FRAMES), d=d, k=word), answer, carry=("after", names, i), must=[answer[:-1]])
+            return Turn(self.say(written.frame(f"next_{word}", NEXT_FRAMES, rng), d=d, m=d, k=word), answer, carry=("after", names, i), must=[answer[:-1]])
         if k < 0.84:
             answer = f"{names[i - 1]} comes before {names[i]}."
-            return Turn(self.say(rng.choice(BEFORE_FRAMES), d=d, k=word), answer, carry=("before", names, i), must=[answer[:-1]])
+            return Turn(self.say(written.frame(f"before_{word}", BEFORE_FRAMES, rng), d=d, m=d, k=word), answer, carry=("before", names, i), must=[answer[:-1]])
         if k < 0.95:
             answer = f"The {ORDINALS[i]} {word} of the {period} is {names[i]}."
             return Turn(self.say(rng.choice(NTH_FRAMES), o=ORDINALS[i] if rng.random() < 0.8 else f"{i + 1}.", k=word, p=period), answer, must=[answer[:-1]])
@@ -376,21 +384,21 @@ class Maker:
         rng = self.rng
         k = rng.random()
         if last.why and k < 0.35:
-            return Turn(rng.choice(WHY_CASED), last.why, fact=last.fact)
+            return Turn(written.frame("why", WHY_CASED, rng), last.why, fact=last.fact)
         if last.gib and k < 0.35:
-            return Turn(rng.choice(fr.IN_GIB), last.gib, carry=last.carry)
+            return Turn(written.frame("in_gib", fr.IN_GIB, rng), last.gib, carry=last.carry)
         if k < 0.12 and last.fact and last.fact.get("group") != "talk" and not last.fact.get("why"):
-            return Turn(rng.choice(fr.MORE if rng.random() < 0.6 else WHY_CASED), fr.MORE_ANSWER, fact=last.fact)
+            return Turn(written.frame("more", fr.MORE, rng) if rng.random() < 0.6 else written.frame("why", WHY_CASED, rng), fr.MORE_ANSWER, fact=last.fact)
         if last.carry and last.carry[0] in self.ATTRIBUTES:
             name, f, model = last.carry
             if k > 0.75:  # another attribute of the same format
                 name = rng.choice([n for n in ("bpw", "size", "kind", "block", "is_", "convert") if n != name and (n != "convert" or f["name"] != "FP8")])
                 it = rng.choice(["it", "that", "this format", "that one"])
                 text = {
-                    "bpw": lambda: self.say(rng.choice(fr.BPW), s=it),
-                    "size": lambda: self.say(rng.choice(fr.SIZE), s=it, m=f"{'an' if model == '8B' else 'a'} {model} model"),
-                    "kind": lambda: self.say(rng.choice(fr.KIND), s=it),
-                    "block": lambda: self.say(rng.choice(fr.BLOCK), s=it),
+                    "bpw": lambda: self.say(written.frame("bpw", fr.BPW, rng), s=it),
+                    "size": lambda: self.say(written.frame("size", fr.SIZE, rng), s=it, m=f"{'an' if model == '8B' else 'a'} {model} model"),
+                    "kind": lambda: self.say(written.frame("kind", fr.KIND, rng), s=it),
+                    "block": lambda: self.say(written.frame("block", fr.BLOCK, rng), s=it),
                     "is_": lambda: self.say(rng.choice(["what is {s}", "explain {s}", "what does {s} mean", "tell me about {s}", "describe {s}", "what is {s} exactly"]), s=it),
                     "convert": lambda: self.say(rng.choice(["how do I quantize to {s}", "how do I convert a model to {s}", "how do I make {s}", "how can I get {s}", "which command makes {s}"]), s=it),
                 }[name]()
@@ -398,17 +406,17 @@ class Maker:
             if name == "size" and k > 0.55:
                 other = rng.choice([m for m in PARAMETERS if m != model])
                 m = f"{'an' if other == '8B' else 'a'} {other} model" if rng.random() < 0.7 else other
-                return self.format_turn(self.say(rng.choice(fr.AND), s=m), name, f, other)
+                return self.format_turn(self.say(written.frame("and", fr.AND, rng, 0.4), s=m), name, f, other)
             g = rng.choice([x for x in self.f.formats if x is not f and (name != "convert" or x["name"] != "FP8")])
-            return self.format_turn(self.say(rng.choice(fr.AND), s=spell_format(g, rng)), name, g, model)
+            return self.format_turn(self.say(written.frame("and", fr.AND, rng, 0.4), s=spell_format(g, rng)), name, g, model)
         if last.carry:
             name, x, i = last.carry
             if name == "month":
                 j = rng.randrange(12)
-                return Turn(self.say(rng.choice(fr.AND), s=MONTHS[j]), self.month_length(j), carry=("month", j, None))
+                return Turn(self.say(written.frame("and", fr.AND, rng, 0.4), s=MONTHS[j]), self.month_length(j), carry=("month", j, None))
             j = rng.randrange(len(x))
             answer = self.after(x, j) if name == "after" else f"{x[j - 1]} comes before {x[j]}."
-            return Turn(self.say(rng.choice(fr.AND), s=x[j]), answer, carry=(name, x, j))
+            return Turn(self.say(written.frame("and", fr.AND, rng, 0.4), s=x[j]), answer, carry=(name, x, j))
         if last.fact:
             group = last.fact["id"].split(".")[0]
             peers = [x for x in self.f.all if x["id"].split(".")[0] == group and x is not last.fact]
@@ -424,7 +432,7 @@ class Maker:
                         s = spell_flag(s, rng)
                     if last.fact["id"] in ("command.quantize", "command.compare", "q.choose"):
                         return None
-                    return Turn(self.say(rng.choice(fr.AND), s=s), g["answer"], fact=g, why=g.get("why"))
+                    return Turn(self.say(written.frame("and", fr.AND, rng, 0.4), s=s), g["answer"], fact=g, why=g.get("why"))
         return None
 
     def by_group(self, group):
@@ -444,7 +452,7 @@ class Maker:
                 turn = self.by_group(("talk.thanks", "talk.bye", "talk.ok", "talk.thanks"))
             if turn is None and len(turns) == n - 1 == 1 and rng.random() < 0.02 and turns[-1].fact and turns[-1].fact["id"] == "command.quantize":
                 f = rng.choice(self.f.formats)
-                turn = self.format_turn(self.say(rng.choice(fr.AND), s=spell_format(f, rng)), "convert", f, "8B")
+                turn = self.format_turn(self.say(written.frame("and", fr.AND, rng, 0.4), s=spell_format(f, rng)), "convert", f, "8B")
             turns.append(turn or self.turn())
         return turns
 
@@ -481,7 +489,7 @@ def record(turns, rng):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--turns", type=int, default=110_000)
+    p.add_argument("--turns", type=int, default=300_000)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--out", type=Path, default=HERE / "out")
     args = p.parse_args()

@@ -2,7 +2,8 @@
 
     python evaluate.py [--chaski ../../target/release/chaski] FILE.gguf ...
 
-prints every wrong answer, then one line a file: questions right, conversations right, perplexity of heldout/text.txt.
+prints every wrong answer, then one line a file: questions right of both lists, conversations right, perplexity of
+heldout/text.txt.
 """
 
 import argparse
@@ -29,9 +30,9 @@ def ask(chaski, model, messages):
     return subprocess.run([*command, "--temp", "0", "-n", "120", "-q"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout.strip()
 
 
-def questions(chaski, model, quiet):
+def questions(chaski, model, name, quiet):
     right = 0
-    asked = rows("questions.jsonl")
+    asked = rows(name)
     for q in asked:
         answer = ask(chaski, model, [{"role": "user", "content": q["question"]}])
         faults = checker.wrong(answer, q["must"], q["must_not"])
@@ -71,8 +72,10 @@ def main():
     a = p.parse_args()
     figures = []
     for file in a.files:
-        q, t = questions(a.chaski, file, a.quiet), conversations(a.chaski, file, a.quiet)
-        figures.append(f"{file}: questions {q[0]}/{q[1]} ({100 * q[0] / q[1]:.1f}%), conversations {t[0]}/{t[1]}, perplexity {perplexity(a.chaski, file):.3f}")
+        q, b = (questions(a.chaski, file, f"{name}.jsonl", a.quiet) for name in ("questions", "blind"))
+        t = conversations(a.chaski, file, a.quiet)
+        asked = ", ".join(f"{name} {right}/{of} ({100 * right / of:.1f}%)" for name, (right, of) in (("questions", q), ("blind", b)))
+        figures.append(f"{file}: {asked}, conversations {t[0]}/{t[1]}, perplexity {perplexity(a.chaski, file):.3f}")
         print(figures[-1], flush=True)
 
 

@@ -402,13 +402,17 @@ def telegraph(text, rng):
     return " ".join(kept) if len(kept) > 1 else text
 
 
-def say(frame, rng, noise=1.0, **subject):
+ENDS = re.compile(r"[.?!]+$")
+
+
+def say(frame, rng, noise=1.0, loose=True, **subject):
     """A question as a person may type it: the frame filled, something around it, then case, punctuation and slips.
 
-    Returns the text and the frame with its surroundings (what the held-out frames must not share).
+    loose: the subject alone tells the answer, so other words may take the frame's place. Returns the text and the frame
+    with its surroundings (what the held-out frames must not share).
     """
     roll = rng.random()
-    if roll < 0.07 * noise and "{s}" in frame:
+    if loose and roll < 0.07 * noise and "{s}" in frame:
         n, k = rng.randint(1, 6), rng.randint(0, 5)
         frame = " ".join([*rng.choices(FILLER, k=n), "{s}", *rng.choices(FILLER, k=k)])
     else:
@@ -419,12 +423,13 @@ def say(frame, rng, noise=1.0, **subject):
         for _ in range(rng.randint(1, 3)):
             i = rng.randrange(len(words))
             strange = rng.choice(FILLER)
-            words[i : i + (rng.random() < 0.5 and "{" not in words[i])] = [strange]
+            words[i : i + (loose and rng.random() < 0.5 and "{" not in words[i])] = [strange]
         frame = " ".join(words)
     if rng.random() < 0.22 * noise:
         frame = f"{rng.choice(BEFORE)} {frame}"
+    ended = ENDS.search(frame)
     if rng.random() < 0.16 * noise:
-        frame = tidy(f"{frame} {rng.choice(AFTER)}")
+        frame, ended = tidy(f"{ENDS.sub('', frame)} {rng.choice(AFTER)}"), None
     text = frame
     for key, value in subject.items():
         text = text.replace("{" + key + "}", value)
@@ -434,7 +439,10 @@ def say(frame, rng, noise=1.0, **subject):
         text = mistype(text, rng, 1 + (rng.random() < 0.3))
     asks = re.match(r"(what|how|which|is|are|can|could|does|do|why|when|where|who|will|would|should|whats)\b", text) or rng.random() < 0.3
     end = rng.random()
-    if end < 0.62:
+    if ended:
+        if end > 0.8:
+            text = ENDS.sub("" if end < 0.95 else "?", text)
+    elif end < 0.62:
         text += "?" if asks else rng.choice([".", ".", "?", ""])
     elif end > 0.95:
         text += rng.choice(["??", "!", " ?", "...", "?!"])

@@ -11,13 +11,13 @@ from torch import nn
 class Config:
     """Shapes. Every matrix has an input width that is a multiple of 256, so that K-quants apply."""
 
-    vocab: int = 2048
+    vocab: int = 3072
     width: int = 256
-    layers: int = 4
+    layers: int = 6
     heads: int = 4
     kv_heads: int = 2
     head: int = 64
-    ffn: int = 512
+    ffn: int = 768
     context: int = 1024
     rope_base: float = 10000.0
     eps: float = 1e-5

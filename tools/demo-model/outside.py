@@ -2,6 +2,7 @@
 
 import re
 
+import written
 from grammar import expand, lines
 
 REFUSAL = "I only know chaski, quantization and a little small talk, so I cannot help with that."
@@ -149,7 +150,9 @@ def outside(rng):
     if rng.random() < 0.08:
         return rng.choice(["what is {s}", "what is a {s}", "tell me about {s}", "{s}", "{s} {s}", "how do I {s}", "who is {s}", "what does {s} mean", "explain {s}"]), word(rng), REFUSAL
     if rng.random() < 0.10:
-        return rng.choice(NEWS), "", NO_CLOCK
+        return written.frame("clock", NEWS, rng), "", NO_CLOCK
+    if rng.random() < 0.45:
+        return rng.choice(written.of("outside")), "", REFUSAL
     frame = expand(rng.choice(FRAMES), rng)
     for key, values in (("{t}", THINGS), ("{p}", PEOPLE), ("{c}", PLACES), ("{d}", DEEDS)):
         frame = frame.replace(key, rng.choice(values))
@@ -160,12 +163,12 @@ def invented(rng, flags, formats):
     """(frame, subject, answer) about something of the domain that does not exist."""
     k = rng.random()
     if k < 0.35:
-        return rng.choice(FAKE_FLAG).replace("{x}", "{s}"), fake_flag(rng, flags), NO_FLAG
+        return written.frame("fake_flag", FAKE_FLAG, rng).replace("{x}", "{s}"), fake_flag(rng, flags), NO_FLAG
     if k < 0.5:
-        return rng.choice(FAKE_COMMAND).replace("{x}", "{s}"), rng.choice(FAKE_COMMANDS) if rng.random() < 0.7 else word(rng), NO_COMMAND
+        return written.frame("fake_command", FAKE_COMMAND, rng).replace("{x}", "{s}"), rng.choice(FAKE_COMMANDS) if rng.random() < 0.7 else word(rng), NO_COMMAND
     if k < 0.72:
         return rng.choice(FAKE_FORMAT).replace("{x}", "{s}"), fake_format(rng, formats), NO_FORMAT
     if k < 0.9:
-        return rng.choice(UNDONE).replace("{u}", "{s}"), rng.choice(UNDO), NOT_DONE
+        return written.frame("undone", UNDONE, rng).replace("{u}", "{s}"), rng.choice(UNDO), NOT_DONE
     a, b = rng.randint(21, 999), rng.randint(11, 999)
     return rng.choice(["what is {s}", "{s}", "how much is {s}", "compute {s}", "{s} =", "please add {s}", "what's {s}", "can you tell me {s}"]), f"{a} {rng.choice('+-*')} {b}", BIG_SUM
