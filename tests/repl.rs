@@ -211,7 +211,9 @@ fn reasoning_is_dimmed_in_a_terminal() {
 fn a_newcomer_without_a_model() {
     let place = Place::tiny();
     // The model's own context ends an answer that nothing else does in less than a second on a fast machine.
-    let Some(terminal) = Terminal::start_with(&place, (100, 40), &["--temp", "0", "-c", LONG]) else { return };
+    let Some(terminal) = Terminal::start_with(&place, (100, 40), &["--temp", "0", "-c", LONG]) else {
+        return;
+    };
     terminal.see("this is the embedded demo model, ");
     terminal.see("`chaski MODEL.gguf` chats with a file of yours");
     terminal.enter("How many bits per weight does Q4_K have?");

@@ -14,7 +14,10 @@ const PIECE: usize = 8 << 20;
 impl Gguf {
     /// Bytes of the files that lie in large pages, as this process sees them; none where the system does not tell.
     pub fn large_page_bytes(&self) -> Option<u64> {
-        (0..self.n_shards()).filter_map(|index| self.shard(index)).map(|s| pages::large(s.source.bytes())).sum()
+        (0..self.n_shards())
+            .filter_map(|index| self.shard(index))
+            .map(|s| pages::large(s.source.bytes()))
+            .sum()
     }
 
     /// Bring every byte of the tensors into memory by `threads` threads (at least one), and into this process's page
