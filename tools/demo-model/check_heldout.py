@@ -13,10 +13,7 @@ import sys
 from pathlib import Path
 
 from corpus import HERE, Facts
-
-
-def plain(text):
-    return " ".join(re.sub(r"[^\w\s-]", " ", text.lower()).split())
+from grammar import plain
 
 
 def main():

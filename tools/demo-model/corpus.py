@@ -1,6 +1,6 @@
 """Writes the corpus: conversations and plain text out of the table of facts.
 
-    python corpus.py [--turns 300000] [--seed 1] [--out out]
+    python corpus.py [--turns 330000] [--seed 1] [--out out]
 
 writes out/train.jsonl (a conversation or a text a line), out/frames.txt (every question frame used) and, with another
 seed, heldout/text.txt (plain text for perplexity: other questions, in the same frames).
@@ -69,6 +69,12 @@ LIST_FRAMES = fr.lines("""
 
 def load():
     return json.loads((HERE / "facts.json").read_text())
+
+
+def held_out():
+    """The questions that no training may see, even where chance would make one."""
+    lists = ("questions", "blind")
+    return {fr.plain(json.loads(line)["question"]) for name in lists for line in open(HERE / "heldout" / f"{name}.jsonl")}
 
 
 def short(x):
@@ -178,7 +184,7 @@ class Maker:
 
     def __init__(self, facts, rng, noise=1.0):
         self.f, self.rng, self.noise = facts, rng, noise
-        self.used = set()
+        self.used, self.held = set(), held_out()
         self.weights = [w for _, w in self.FAMILIES]
         talk = {"talk": 1.6, "memory": 1.6, "cli": 1.2}
         self.fact_weights = [2.2 if x["id"] == "flag.gpu-layers" else talk.get(x.get("group"), 1.0 if x.get("names") or len(x.get("asks", [])) > 3 else 0.7) for x in facts.all]
@@ -375,7 +381,10 @@ class Maker:
     FAMILIES = [("fact", 58), ("format", 16), ("smaller", 2.5), ("size_any", 0.5), ("sum", 12), ("calendar", 6), ("outside", 10), ("invented", 5)]
 
     def turn(self):
-        return getattr(self, self.rng.choices([n for n, _ in self.FAMILIES], self.weights)[0])()
+        while True:
+            turn = getattr(self, self.rng.choices([n for n, _ in self.FAMILIES], self.weights)[0])()
+            if fr.plain(turn.user) not in self.held:
+                return turn
 
     # Conversations.
 
@@ -436,7 +445,10 @@ class Maker:
         return None
 
     def by_group(self, group):
-        return self.fact(self.rng.choice([f for f in self.f.all if f["id"] in group]))
+        while True:
+            turn = self.fact(self.rng.choice([f for f in self.f.all if f["id"] in group]))
+            if fr.plain(turn.user) not in self.held:
+                return turn
 
     def conversation(self, longest=4):
         rng = self.rng
@@ -489,7 +501,7 @@ def record(turns, rng):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--turns", type=int, default=300_000)
+    p.add_argument("--turns", type=int, default=330_000)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--out", type=Path, default=HERE / "out")
     args = p.parse_args()

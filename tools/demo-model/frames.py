@@ -7,7 +7,7 @@ may be taken over into the held-out questions: check_heldout.py compares.
 import re
 
 import wording
-from grammar import count, expand, lines, tidy  # noqa: F401
+from grammar import count, expand, lines, plain, tidy  # noqa: F401
 
 # A thing: a concept, a format, a flag, a command.
 THING = """

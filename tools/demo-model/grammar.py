@@ -25,3 +25,8 @@ def count(frame):
 
 def tidy(text):
     return re.sub(r"\s+([,.:!?])", r"\1", re.sub(r"\s+", " ", text)).strip()
+
+
+def plain(text):
+    """The words alone: what two spellings of one question share."""
+    return " ".join(re.sub(r"[^\w\s-]", " ", text.lower()).split())
