@@ -135,14 +135,8 @@ fn read_json(path: &Path) -> Value {
 }
 
 /// Flags of the table that the commands there are do not have yet.
-const FLAGS_TO_COME: &[(&str, &str)] = &[
-    ("perplexity", "--kl-base"),
-    ("perplexity", "--save-kl-base"),
-    ("quantize", "--imatrix"),
-    ("quantize", "--method"),
-    ("quantize", "--size"),
-    ("quantize", "--bpw"),
-];
+const FLAGS_TO_COME: &[(&str, &str)] =
+    &[("quantize", "--imatrix"), ("quantize", "--method"), ("quantize", "--size"), ("quantize", "--bpw")];
 
 /// Flags that it mentions and that are not chaski's.
 const OF_CARGO: &[&str] = &["--release"];

@@ -93,6 +93,27 @@ keys! {
     /// The formats that were asked for by names of tensors, each `GLOB=FORMAT` (array of strings).
     CHASKI_QUANTIZE_TENSOR_TYPES = "chaski.quantize.tensor_types";
 
+    /// The text that the file was measured by (string); the next keys say what was found.
+    CHASKI_QUANTIZE_TEXT = "chaski.quantize.text";
+    /// ... the windows of it that were read (u32).
+    CHASKI_QUANTIZE_TEXT_WINDOWS = "chaski.quantize.text.windows";
+    /// ... tokens of a window (u32).
+    CHASKI_QUANTIZE_TEXT_CTX = "chaski.quantize.text.ctx";
+    /// Bits of its tensors for each value (f64).
+    CHASKI_QUANTIZE_BITS_PER_WEIGHT = "chaski.quantize.bits_per_weight";
+    /// The perplexity (f64).
+    CHASKI_QUANTIZE_PERPLEXITY = "chaski.quantize.perplexity";
+    /// ... its standard error (f64).
+    CHASKI_QUANTIZE_PERPLEXITY_STDERR = "chaski.quantize.perplexity.stderr";
+    /// ... that of the source (f64).
+    CHASKI_QUANTIZE_SOURCE_PERPLEXITY = "chaski.quantize.perplexity.source";
+    /// The mean KL divergence from the source, in nats (f64).
+    CHASKI_QUANTIZE_KL_MEAN = "chaski.quantize.kl.mean";
+    /// ... which 99 % of the tokens do not exceed (f64).
+    CHASKI_QUANTIZE_KL_P99 = "chaski.quantize.kl.p99";
+    /// The share of tokens with the source's most likely successor (f64).
+    CHASKI_QUANTIZE_TOP_AGREEMENT = "chaski.quantize.top_agreement";
+
     /// In an importance matrix: the chunks that were read (u32).
     IMATRIX_CHUNK_COUNT = "imatrix.chunk_count";
     /// In an importance matrix: tokens of a chunk (u32).

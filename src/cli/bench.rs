@@ -123,21 +123,22 @@ struct About {
 
 impl About {
     fn new(source: &ModelSource, file: &Gguf) -> About {
-        let name = file.get("general.name").and_then(|v| v.as_str()).filter(|name| !name.is_empty());
-        let stem = || match source.path().and_then(Path::file_stem) {
-            Some(stem) => stem.to_string_lossy().into_owned(),
-            None => source.to_string(),
-        };
-        About {
-            model: name.map_or_else(stem, |name| name.escape_debug().to_string()),
-            format: format_name(file),
-            size_bytes: file.file_bytes(),
-        }
+        About { model: model_name(source, file), format: format_name(file), size_bytes: file.file_bytes() }
     }
 }
 
+/// The name that the file gives its model; where it gives none, the file's own.
+pub(super) fn model_name(source: &ModelSource, file: &Gguf) -> String {
+    let name = file.get("general.name").and_then(|v| v.as_str()).filter(|name| !name.is_empty());
+    let stem = || match source.path().and_then(Path::file_stem) {
+        Some(stem) => stem.to_string_lossy().into_owned(),
+        None => source.to_string(),
+    };
+    name.map_or_else(stem, |name| name.escape_debug().to_string())
+}
+
 /// The file type that the file says it has; where it says none, the format of most of its bytes.
-fn format_name(file: &Gguf) -> String {
+pub(super) fn format_name(file: &Gguf) -> String {
     let id = file.get("general.file_type").and_then(|v| v.as_u64());
     let named = FileType::ALL.iter().find(|t| id.is_some() && t.id().map(u64::from) == id);
     if let Some(file_type) = named {

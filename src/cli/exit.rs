@@ -7,6 +7,7 @@ use crate::backend::BackendError;
 use crate::chat::generate::GenerateError;
 use crate::chat::template::TemplateError;
 use crate::engine::EngineError;
+use crate::measure::KlError;
 use crate::model::ModelError;
 use crate::quant::QuantError;
 use crate::{sample, tokenizer};
@@ -108,11 +109,11 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<QuantError>() {
         return match error {
-            // The cause beneath decides.
-            QuantError::Gguf(_) => None,
+            QuantError::Gguf(error) => known(error),
             QuantError::NoModel { .. }
             | QuantError::Requantize { .. }
             | QuantError::Imatrix { .. }
+            | QuantError::OtherModel { .. }
             | QuantError::Layer { .. }
             | QuantError::NotFinite { .. } => Some(Exit::Input),
             QuantError::Fallback(_)
@@ -121,6 +122,13 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             | QuantError::Target { .. } => Some(Exit::Usage),
             QuantError::NoSpace { .. } => Some(Exit::DoesNotFit),
             _ => Some(Exit::Failed),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<KlError>() {
+        return match error {
+            KlError::Engine(error) => known(error),
+            KlError::Write(_) => Some(Exit::Failed),
+            _ => Some(Exit::Input),
         };
     }
     if let Some(error) = cause.downcast_ref::<TemplateError>() {

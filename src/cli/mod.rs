@@ -4,6 +4,7 @@ pub mod args;
 pub mod argv;
 mod bench;
 mod chat;
+mod compare;
 mod completions;
 mod devices;
 
@@ -20,6 +21,7 @@ mod man;
 
 pub mod options;
 pub mod output;
+mod pending;
 mod perplexity;
 mod progress;
 mod quantize;
@@ -27,6 +29,7 @@ mod run;
 pub mod source;
 mod talk;
 mod template;
+mod text;
 mod tokenize;
 mod verify;
 
@@ -107,6 +110,7 @@ fn run(command: Command, terminal: Terminal, verbose: bool) -> anyhow::Result<()
         Command::Perplexity(args) => perplexity::run(&args, terminal),
         Command::Quantize(args) => quantize::run(&args, terminal),
         Command::Imatrix(args) => imatrix::run(&args, terminal),
+        Command::Compare(args) => compare::run(&args, terminal),
         Command::Bench(args) => bench::run(&args, terminal),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),

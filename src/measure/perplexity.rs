@@ -7,7 +7,9 @@
 
 use std::ops::ControlFlow;
 
-use crate::engine::{BatchToken, Engine, EngineError, Result};
+use super::spread::Estimate;
+use super::text::{Scorer, Text, of_rows, score};
+use crate::engine::{Engine, EngineError, Result};
 
 /// The result over some windows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,66 +54,84 @@ pub fn perplexity(
     most: Option<usize>,
     watch: &mut dyn FnMut(Window) -> ControlFlow<()>,
 ) -> Result<Option<Perplexity>> {
-    let n_vocab = engine.model().hparams().n_vocab;
-    if let Some((index, id)) = tokens.iter().copied().enumerate().find(|(_, id)| *id as usize >= n_vocab) {
-        return Err(EngineError::Token { id, index, n_vocab });
+    struct Plain {
+        losses: Losses,
+        threads: usize,
     }
-    if ctx < 2 {
-        return Ok(None);
-    }
-    let total = windows(tokens.len(), ctx, most);
-    let first = ctx / 2;
-    let (mut sum, mut squares, mut scored, mut done) = (0f64, 0f64, 0usize, 0usize);
-    let mut logits = Vec::new();
-    for window in tokens.chunks_exact(ctx).take(total) {
-        let so_far = Window { done, total, perplexity: (sum / scored as f64).exp() };
-        if watch(so_far).is_break() {
-            break;
+    impl Scorer for Plain {
+        type Error = EngineError;
+        fn take(&mut self, rows: &[f32], targets: &[u32]) -> Result<()> {
+            let losses = of_rows(rows, targets, self.threads, |_, row, target| {
+                SumExp::of(row).ln() - f64::from(row[target as usize])
+            });
+            losses.into_iter().for_each(|loss| self.losses.add(loss));
+            Ok(())
         }
-        engine.cells().clear();
-        let batch: Vec<BatchToken> = window
-            .iter()
-            .enumerate()
-            .map(|(i, id)| BatchToken {
-                id: if i == 0 { bos.unwrap_or(*id) } else { *id },
-                position: i as u32,
-                sequence: 0,
-                logits: (first..ctx - 1).contains(&i),
-            })
-            .collect();
-        let mut row = first;
-        let n_ubatch = engine.options().n_ubatch.max(1);
-        for part in batch.chunks(n_ubatch) {
-            // Scored as they come: the logits of a window and a large vocabulary are hundreds of megabytes.
-            logits.clear();
-            engine.decode(part, &mut logits)?;
-            for of_token in logits.chunks_exact(n_vocab) {
-                let loss = negative_log_likelihood(of_token, window[row + 1]);
-                sum += loss;
-                squares += loss * loss;
-                scored += 1;
-                row += 1;
-            }
+        fn perplexity(&self) -> f64 {
+            self.losses.perplexity()
         }
-        done += 1;
     }
-    engine.cells().clear();
-    if scored == 0 {
-        return Ok(None);
-    }
-    let n = scored as f64;
-    let mean = sum / n;
-    let variance = (squares / n - mean * mean).max(0.0);
-    let perplexity = mean.exp();
-    let stderr = if scored > 1 { perplexity * (variance / (n - 1.0)).sqrt() } else { f64::NAN };
-    Ok(Some(Perplexity { perplexity, stderr, tokens: scored, windows: done }))
+    let mut plain = Plain { losses: Losses::default(), threads: engine.options().cpu.threads_batch };
+    let done = score(engine, &Text { tokens, bos, ctx, most }, watch, &mut plain)?;
+    Ok(plain.losses.over(done))
 }
 
-/// log(sum exp(logits)) - logits\[target\], in double precision.
-fn negative_log_likelihood(logits: &[f32], target: u32) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from((x - max).exp())).sum();
-    sum.ln() + f64::from(max) - f64::from(logits[target as usize])
+/// Sums of negative log likelihoods.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Losses {
+    sum: f64,
+    squares: f64,
+    n: usize,
+}
+
+impl Losses {
+    pub(super) fn add(&mut self, loss: f64) {
+        self.sum += loss;
+        self.squares += loss * loss;
+        self.n += 1;
+    }
+
+    /// Of what was added; NaN of nothing.
+    pub(super) fn perplexity(&self) -> f64 {
+        (self.sum / self.n as f64).exp()
+    }
+
+    /// The result over so many windows; none where nothing was scored.
+    pub(super) fn over(&self, windows: usize) -> Option<Perplexity> {
+        if self.n == 0 {
+            return None;
+        }
+        let mean = Estimate::mean(self.n, self.sum, self.squares);
+        let perplexity = mean.value.exp();
+        let stderr = mean.stderr.map_or(f64::NAN, |stderr| perplexity * stderr);
+        Some(Perplexity { perplexity, stderr, tokens: self.n, windows })
+    }
+}
+
+/// The sum of exp(logits), as the largest logit `max` and `sum exp(logit - max)` in double precision.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SumExp {
+    max: f32,
+    sum: f64,
+}
+
+impl SumExp {
+    pub(super) fn of(logits: &[f32]) -> SumExp {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        SumExp { max, sum: logits.iter().map(|x| f64::from((x - max).exp())).sum() }
+    }
+
+    /// The logarithm of the sum.
+    pub(super) fn ln(self) -> f64 {
+        self.sum.ln() + f64::from(self.max)
+    }
+
+    /// The share of the sum that is left without these logits. Every term is the very one that was summed up, so that little is
+    /// lost where little is left.
+    pub(super) fn without(self, logits: impl Iterator<Item = f32>) -> f64 {
+        let taken: f64 = logits.map(|x| f64::from((x - self.max).exp())).sum();
+        ((self.sum - taken) / self.sum).max(0.0)
+    }
 }
 
 #[cfg(test)]
@@ -120,8 +140,16 @@ mod tests {
 
     #[test]
     fn equal_logits_cost_the_logarithm_of_the_vocabulary() {
-        let loss = negative_log_likelihood(&[3.0; 8], 5);
+        let loss = SumExp::of(&[3.0; 8]).ln() - 3.0;
         assert!((loss - 8f64.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_left_of_a_sum_is_as_exact_as_its_terms() {
+        let logits = [0.0, -1.0, -30.0];
+        let left = SumExp::of(&logits).without(logits[..2].iter().copied());
+        let expected = f64::from((-30f32).exp()) / (1.0 + f64::from((-1f32).exp()));
+        assert!((left / expected - 1.0).abs() < 1e-2, "{left} {expected}");
     }
 
     #[test]

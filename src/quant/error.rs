@@ -58,6 +58,20 @@ pub enum QuantError {
         /// Layers of the model.
         n_layer: u32,
     },
+    /// Two files that are to be held against each other are not of one model.
+    #[error("tensor {tensor}: {why}; it is of another model")]
+    OtherModel {
+        /// The first such tensor.
+        tensor: String,
+        /// What differs.
+        why: String,
+    },
+    /// The system refuses threads.
+    #[error("cannot start threads")]
+    Threads {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A value of the source is not finite.
     #[error("tensor {tensor}: value {index} is {value}")]
     NotFinite {

@@ -6,21 +6,24 @@
 //! encoders weigh squared errors by it.
 //!
 //! Files are GGUF as llama.cpp writes them: for each matrix `NAME.in_sum2`, the sums of squares of each column (for each
-//! expert a row), and `NAME.counts`, how many activations were summed up.
+//! expert a row), and `NAME.counts`, how many activations were summed up. Its older files (`imatrix.dat`) are read too, and
+//! never written.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use chaski_gguf::{FileKind, Format, Gguf, Writer, keys};
 
-use super::QuantError;
+use super::{QuantError, imatrix_dat};
 
 /// The statistics of one matrix, or of the matrices of all experts.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Statistics {
     /// `sum x_c^2` for each column, expert after expert.
     pub sums: Vec<f32>,
-    /// How many activations were summed up, for each expert.
+    /// How many activations were summed up, for each expert; or one number for all of them, as older files have it.
     pub counts: Vec<f32>,
 }
 
@@ -53,11 +56,22 @@ impl Statistics {
 }
 
 impl Imatrix {
-    /// Read llama.cpp's file.
+    /// Read llama.cpp's file, in its present form or the older one.
     ///
     /// # Errors
     /// The file cannot be read, is no importance matrix, lacks sums or counts, or holds what is not finite or negative.
     pub fn open(path: &Path) -> Result<Imatrix, QuantError> {
+        let mut head = Vec::new();
+        let file = File::open(path);
+        // What cannot be read is told by the reader of GGUF files.
+        if let Ok(file) = file
+            && file.take(16).read_to_end(&mut head).is_ok()
+            && imatrix_dat::looks_like_one(&head)
+        {
+            let bytes = std::fs::read(path)
+                .map_err(|source| QuantError::Imatrix { why: format!("cannot be read: {source}") })?;
+            return imatrix_dat::read(&bytes);
+        }
         Self::read(&Gguf::open(path)?)
     }
 
@@ -123,9 +137,16 @@ impl Imatrix {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let columns = shape.first().copied().unwrap_or(1);
         let experts: u64 = shape.get(2..).unwrap_or_default().iter().product();
-        if (entry.sums.len() as u64, entry.counts.len() as u64) == (columns.saturating_mul(experts), experts)
-        {
-            return Ok(Some(entry.importance()));
+        if entry.sums.len() as u64 == columns.saturating_mul(experts) {
+            match *entry.counts {
+                ref counts if counts.len() as u64 == experts => return Ok(Some(entry.importance())),
+                // As many as there are sums at most.
+                [count] => {
+                    let (sums, counts) = (entry.sums.clone(), vec![count; experts as usize]);
+                    return Ok(Some(Statistics { sums, counts }.importance()));
+                }
+                _ => {}
+            }
         }
         let (sums, counts) = (entry.sums.len(), entry.counts.len());
         let why = format!(

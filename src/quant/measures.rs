@@ -87,6 +87,11 @@ impl Sums {
         }
     }
 
+    /// `(sum (x - y)^2, sum x^2)`: what the noise-to-signal ratio of several tensors together is made of.
+    pub fn noise_and_signal(&self) -> (f64, f64) {
+        (self.columns.iter().sum(), self.xx)
+    }
+
     /// The measures.
     pub fn measures(&self) -> Measures {
         let ee: f64 = self.columns.iter().sum();

@@ -31,16 +31,19 @@
 mod calibrate;
 mod choose;
 mod convert;
+mod difference;
 mod error;
 mod file_type;
 mod glob;
 pub mod imatrix;
+mod imatrix_dat;
 pub mod measures;
 mod output;
 mod plan;
 mod run;
 
 pub use calibrate::{Calibration, calibrate};
+pub use difference::{Difference, differences};
 pub use error::QuantError;
 pub use file_type::FileType;
 pub use glob::Glob;

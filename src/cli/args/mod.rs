@@ -4,6 +4,7 @@
 //! is decided in [`super::options`].
 
 mod bench;
+mod compare;
 mod conversation;
 mod engine;
 mod output;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::BenchArgs;
+pub use compare::CompareArgs;
 pub use conversation::{ChatOnlyArgs, ConversationArgs, OnFull, Switch};
 pub use engine::{BatchArgs, CpuArgs, EngineArgs, GpuArgs, OverrideArgs};
 pub use output::OutputArgs;
@@ -79,6 +81,8 @@ pub enum Command {
     Quantize(Box<QuantizeArgs>),
     /// Write an importance matrix: how strong the activations are that meet each column of a model's matrices
     Imatrix(Box<ImatrixArgs>),
+    /// Hold a model's formats against each other: size, quality, speed, in a report with plots
+    Compare(Box<CompareArgs>),
     /// Measure how fast a model reads prompts and generates, and how much of what the machine gives that is
     Bench(Box<BenchArgs>),
     /// Show the CPU features, the kernel set chosen, memory and GPU adapters
@@ -279,6 +283,16 @@ pub struct PerplexityArgs {
     /// Only the first windows of the text
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
+    /// Also write what the model predicts, as a base for --kl-base: the most likely tokens of each prediction and the
+    /// probability of all others
+    #[arg(long, value_name = "FILE", conflicts_with = "kl_base")]
+    pub save_kl_base: Option<PathBuf>,
+    /// Also hold the predictions against a base of --save-kl-base: KL divergence, agreement on the most likely token
+    #[arg(long, value_name = "FILE")]
+    pub kl_base: Option<PathBuf>,
+    /// Tokens of each prediction that --save-kl-base keeps [default: 128]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub kl_top: Option<u32>,
     /// One JSON object instead of text
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -312,7 +326,7 @@ pub struct ManArgs {
 }
 
 /// The commands of the contract that later versions bring: named, so that nobody takes them for a file.
-pub const NOT_BUILT_YET: &[&str] = &["compare", "embed"];
+pub const NOT_BUILT_YET: &[&str] = &["embed"];
 
 /// A token id, with spaces around it passed over: `1, 2, 3` is typed as often as `1,2,3`.
 fn token_id(text: &str) -> Result<u32, String> {
