@@ -81,7 +81,8 @@ fn one_command_makes_the_table_the_report_and_the_figures() {
     let entry = |i: usize| &facts["entries"][i];
     assert_eq!((&entry(0)["label"], &entry(1)["label"]), (&"Q8_0".into(), &"Q4_0".into()));
     assert_eq!(entry(1)["method"], "nearest");
-    let number = |v: &Value, path: &str| v.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}"));
+    let number =
+        |v: &Value, path: &str| v.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}"));
     let kl = |i: usize| number(entry(i), "/divergence/kl/mean/value");
     assert!(kl(0) > 0.0 && kl(0) < kl(1), "{} {}", kl(0), kl(1));
     assert!(number(entry(0), "/bits_per_weight") > number(entry(1), "/bits_per_weight"));
@@ -91,13 +92,18 @@ fn one_command_makes_the_table_the_report_and_the_figures() {
     assert!(number(entry(1), "/layers/0/noise_to_signal") > number(entry(0), "/layers/0/noise_to_signal"));
     assert!(entry(1)["tensors"].as_array().unwrap().iter().any(|t| t["name"] == "blk.0.attn_q.weight"));
     // Activations that meet weights in floats are not rounded; those that meet Q4_0 are.
-    assert_eq!(number(&facts["source"], "/activations/divergence/kl/mean/value"), 0.0);
+    assert!(number(&facts["source"], "/activations/divergence/kl/mean/value") < 1e-6);
     assert!(number(entry(1), "/activations/divergence/kl/mean/value") > 0.0);
     let cache = facts["cache_quality"].as_array().unwrap();
     let pair = |k: &str, v: &str| cache.iter().find(|q| q["k"] == k && q["v"] == v).unwrap();
     assert_eq!(cache.len(), 4);
-    assert!(number(pair("q4_0", "q4_0"), "/bytes_per_token") < number(pair("q8_0", "q4_0"), "/bytes_per_token"));
-    assert!(number(pair("q8_0", "q8_0"), "/divergence/kl/mean/value") < number(pair("q4_0", "q4_0"), "/divergence/kl/mean/value"));
+    assert!(
+        number(pair("q4_0", "q4_0"), "/bytes_per_token") < number(pair("q8_0", "q4_0"), "/bytes_per_token")
+    );
+    assert!(
+        number(pair("q8_0", "q8_0"), "/divergence/kl/mean/value")
+            < number(pair("q4_0", "q4_0"), "/divergence/kl/mean/value")
+    );
     let html = fs::read_to_string(case.path("report.html")).unwrap();
     check_page(&html);
     assert!(html.matches("<svg viewBox=\"0 0 440").count() >= 7, "plots");
@@ -114,15 +120,24 @@ fn files_that_are_there_are_compared_and_kept_ones_say_what_was_found() {
     assert_eq!(done.code, Some(0), "{done:?}");
     let facts: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(facts, case.facts());
-    assert_eq!((&facts["entries"][0]["label"], &facts["entries"][0]["method"]), (&"mine".into(), &"file".into()));
-    assert_eq!((&facts["entries"][0]["format"], &facts["entries"][0]["speed"]), (&"Q5_0".into(), &Value::Array(vec![])));
+    assert_eq!(
+        (&facts["entries"][0]["label"], &facts["entries"][0]["method"]),
+        (&"mine".into(), &"file".into())
+    );
+    assert_eq!(
+        (&facts["entries"][0]["format"], &facts["entries"][0]["speed"]),
+        (&"Q5_0".into(), &Value::Array(vec![]))
+    );
     let kept: Vec<_> = fs::read_dir(&keep).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(kept, [keep.join("source-Q4_1.gguf")]);
     let file = Gguf::open(&kept[0]).unwrap();
     let entry = &facts["entries"][1];
     let said = |key| file.get(key).and_then(|v| v.as_f64()).unwrap();
     assert_eq!(Some(said(keys::CHASKI_QUANTIZE_PERPLEXITY)), entry["perplexity"].as_f64());
-    assert_eq!(Some(said(keys::CHASKI_QUANTIZE_KL_MEAN)), entry["divergence"]["kl"]["mean"]["value"].as_f64());
+    assert_eq!(
+        Some(said(keys::CHASKI_QUANTIZE_KL_MEAN)),
+        entry["divergence"]["kl"]["mean"]["value"].as_f64()
+    );
     assert_eq!(file.require_str(keys::CHASKI_QUANTIZE_TEXT).unwrap(), "text.txt");
     assert_eq!(file.require_str(keys::CHASKI_QUANTIZE_FILE_TYPE).unwrap(), "Q4_1");
     // A kept file is never replaced.
@@ -144,7 +159,10 @@ fn an_importance_matrix_makes_a_format_of_its_own() {
     assert_eq!(done.code, Some(0), "{done:?}");
     let facts = case.facts();
     let perplexity = |i: usize| facts["entries"][i]["perplexity"].as_f64().unwrap();
-    assert_eq!((&facts["entries"][1]["label"], &facts["entries"][1]["method"]), (&"Q4_0+imatrix".into(), &"imatrix".into()));
+    assert_eq!(
+        (&facts["entries"][1]["label"], &facts["entries"][1]["method"]),
+        (&"Q4_0+imatrix".into(), &"imatrix".into())
+    );
     assert!(perplexity(0) != perplexity(1));
     let unused = case.compare(&[&["Q4_0"], &with[..]].concat());
     assert!(unused.code == Some(2) && unused.stderr.contains("--imatrix has no effect"), "{unused:?}");
@@ -186,7 +204,10 @@ fn what_makes_no_sense_is_refused_and_nothing_is_left_behind() {
         assert_eq!(case.names(), before, "{words:?}");
     }
     let replaced = run(&["compare", &source, "Q4_0", "-f", &text, "-o", &text]);
-    assert!(replaced.code == Some(2) && replaced.stderr.contains("is an input of this command"), "{replaced:?}");
+    assert!(
+        replaced.code == Some(2) && replaced.stderr.contains("is an input of this command"),
+        "{replaced:?}"
+    );
     let quantized = case.path("q8.gguf");
     assert_eq!(run(&["quantize", &source, arg(&quantized), "Q8_0", "-q"]).code, Some(0));
     let again = run(&["compare", arg(&quantized), "Q4_0", "-f", &text, "-o", &out, "-c", "32"]);
@@ -197,12 +218,13 @@ fn what_makes_no_sense_is_refused_and_nothing_is_left_behind() {
 fn a_file_of_another_model_is_refused() {
     let case = Case::new();
     let other = case.path("other.gguf");
-    let mut tensors = tiny_llama();
-    tensors = tensors.u32("llama.attention.head_count_kv_unused", 1);
-    tensors.write(case.folder.path(), "other.gguf");
-    // The same shapes pass.
+    fs::copy(&case.source, &other).unwrap();
+    // What has the same shape may be another form of the model.
     assert_eq!(case.compare(&[arg(&other), "--no-speed"]).code, Some(0));
-    let demo = run(&["compare", "demo", arg(&other), "-f", arg(&case.text), "-o", arg(&case.path("r.html")), "-c", "32"]);
+    let out = case.path("r.html");
+    let demo =
+        ["compare", "demo", arg(&other), "-f", arg(&case.text), "-o", arg(&out), "-c", "32", "--no-speed"];
+    let demo = run(&demo);
     assert!(demo.code == Some(3) && demo.stderr.contains("another model"), "{demo:?}");
     assert!(!case.path("r.html").exists());
 }
@@ -210,7 +232,9 @@ fn a_file_of_another_model_is_refused() {
 /// A browser that can be asked for the page as it understood it.
 fn chromium() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-    names.into_iter().find(|name| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success()))
+    names
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success()))
 }
 
 #[test]
@@ -226,7 +250,13 @@ fn the_report_opens_in_a_browser_without_errors() {
     let profile = format!("--user-data-dir={}", arg(&case.path("profile")));
     let shot = case.path("shot.png");
     let open = |flags: &[&str]| {
-        let fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr"];
+        let fixed = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--enable-logging=stderr",
+        ];
         Command::new(browser).args(fixed).arg(&profile).args(flags).arg(&page).output().unwrap()
     };
     let dump = open(&["--dump-dom"]);

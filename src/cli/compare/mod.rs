@@ -22,7 +22,6 @@ use super::output::{self, Terminal};
 use super::pending::Pending;
 use super::source::ModelSource;
 use super::{interrupt, show};
-use crate::quant::Imatrix;
 use facts::Facts;
 use run::Comparison;
 
@@ -36,16 +35,9 @@ pub(super) fn run(args: &CompareArgs, terminal: Terminal) -> anyhow::Result<()> 
     let pairs = wanted::cache_pairs(args)?;
     let source = ModelSource::new(Some(args.source.clone()))?;
     let file = source.open(true, &[])?;
-    let imatrix = match &args.imatrix {
-        Some(path) => {
-            let named = |error| anyhow::Error::new(error).context(path.display().to_string());
-            Some(Imatrix::open(path).map_err(named)?)
-        }
-        None => None,
-    };
-    let wanted = wanted::wanted(args, &source, &file, imatrix.as_ref())?;
+    let wanted = wanted::wanted(args, &options, &source, &file)?;
     let (mut html, mut json) = outputs(args, &file, &wanted)?;
-    let comparison = Comparison::new(args, &options, source, file, imatrix, terminal)?;
+    let comparison = Comparison::new(args, &options, source, terminal)?;
     interrupt::cooperative(true);
     let facts = comparison.run(&wanted, &pairs)?;
     if interrupt::requested() {
@@ -78,9 +70,9 @@ fn outputs(
     let mut inputs: Vec<&Path> = file.paths().collect();
     inputs.extend([args.file.as_path()]);
     inputs.extend(args.imatrix.as_deref());
-    inputs.extend(wanted.iter().filter_map(|w| match &w.from {
-        wanted::From::File(path) => Some(path.as_path()),
-        wanted::From::Plan { .. } => None,
+    inputs.extend(wanted.iter().filter_map(|w| match &w.origin {
+        wanted::Origin::File(path) => Some(path.as_path()),
+        wanted::Origin::Made { .. } => None,
     }));
     let html = Pending::create(&args.out, &inputs)?;
     Ok((html, Pending::create(&json, &inputs)?))
@@ -96,7 +88,7 @@ fn percent(ratio: f64) -> String {
     format!("{:+.2} %", ratio * 100.0)
 }
 
-/// The facts of one speed test over all entries have one name: that of the entry's first test of this kind.
+/// The speed of a file in the tests of a kind (`pp`, `tg`).
 fn speed<'a>(entry: &'a facts::Entry, kind: &str) -> Option<&'a facts::Speed> {
     entry.speed.iter().find(|s| s.test.starts_with(kind))
 }

@@ -143,8 +143,8 @@ fn figures(facts: &Facts) -> String {
         "max",
         "Same top token",
         "&Delta;p top",
-        &pp,
-        &tg,
+        pp.as_str(),
+        tg.as_str(),
     ];
     rows("", &heads, &all(facts).map(row).collect::<Vec<_>>())
 }

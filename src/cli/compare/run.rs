@@ -1,31 +1,33 @@
 //! The measurements, one after another.
 
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use chaski_gguf::{Gguf, OwnedValue, Writer, keys};
+use clap::Parser;
 use tempfile::TempDir;
 
 use super::facts::{
     Activations, CacheMemory, CacheQuality, Entry, Facts, Machine, Speed, TextFacts, of_tensors,
 };
-use super::wanted::{From, Wanted};
+use super::wanted::{Origin, Wanted};
 use super::{percent, size};
-use crate::cli::args::CompareArgs;
+use crate::cli::args::{Cli, Command, CompareArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::EngineOptions;
 use crate::cli::output::Terminal;
 use crate::cli::source::ModelSource;
 use crate::cli::text::{self, Measured};
-use crate::cli::{bench as bench_command, interrupt, load, progress, talk};
+use crate::cli::{bench as bench_command, interrupt, load, progress, quantize, talk};
 use crate::engine::{Engine, kv_bytes};
 use crate::kv::KvFormat;
 use crate::measure::bench::{self, Kind, Test};
 use crate::measure::{About, Base, BaseWriter, Divergence, Header, Perplexity, Window, kl};
 use crate::model::{KvChoice, Model};
-use crate::quant::{self, Imatrix, Job, Outcome, Plan};
+use crate::quant;
 
 /// How often a speed is taken.
 const REPETITIONS: usize = 3;
@@ -38,7 +40,6 @@ pub(super) struct Comparison<'a> {
     args: &'a CompareArgs,
     options: &'a EngineOptions,
     source: ModelSource,
-    imatrix: Option<Imatrix>,
     terminal: Terminal,
     /// Where files lie for a while; goes with this value.
     scratch: TempDir,
@@ -55,12 +56,8 @@ impl<'a> Comparison<'a> {
         args: &'a CompareArgs,
         options: &'a EngineOptions,
         source: ModelSource,
-        file: Gguf,
-        imatrix: Option<Imatrix>,
         terminal: Terminal,
     ) -> anyhow::Result<Comparison<'a>> {
-        // The engine opens it again, with the overrides of the command line.
-        drop(file);
         let engine = load::load(&source, options, text::window(options), load::Wanted::Every)?;
         let tokenizer = talk::tokenizer(&source, &engine)?;
         let most = (args.chunks > 0).then_some(args.chunks as usize);
@@ -75,7 +72,7 @@ impl<'a> Comparison<'a> {
         }
         let scratch = tempfile::Builder::new().prefix(".chaski-compare-").tempdir_in(folder);
         let scratch = scratch.map_err(|error| cannot(folder).because(error))?;
-        Ok(Comparison { args, options, source, imatrix, terminal, scratch, engine, text })
+        Ok(Comparison { args, options, source, terminal, scratch, engine, text })
     }
 
     /// Measure everything. Where the user interrupts, that is an error.
@@ -140,7 +137,7 @@ impl<'a> Comparison<'a> {
 
     /// Where a file is to be kept; none where it is not.
     fn kept(&self, wanted: &Wanted) -> Result<Option<PathBuf>, Failure> {
-        let (Some(folder), From::Plan { .. }) = (&self.args.keep, &wanted.from) else { return Ok(None) };
+        let (Some(folder), Origin::Made { .. }) = (&self.args.keep, &wanted.origin) else { return Ok(None) };
         let stem =
             self.source.path().and_then(Path::file_stem).map_or("model".into(), |s| s.to_string_lossy());
         let path = folder.join(format!("{stem}-{}.gguf", wanted.label));
@@ -161,11 +158,12 @@ impl<'a> Comparison<'a> {
         header: &Header,
     ) -> anyhow::Result<Entry> {
         let scratch = self.scratch.path().join("model.gguf");
-        let (path, method, seconds) = match &wanted.from {
-            From::File(path) => (path.clone(), "file", None),
-            From::Plan { plan, imatrix } => {
-                let method = if *imatrix { "imatrix" } else { "nearest" };
-                (scratch.clone(), method, Some(self.quantize(&wanted.label, plan, *imatrix, &scratch)?))
+        let (path, method, seconds) = match &wanted.origin {
+            Origin::File(path) => (path.clone(), "file", None),
+            Origin::Made { method, words } => {
+                let begin = Instant::now();
+                self.quantize(words, &scratch)?;
+                (scratch.clone(), method.as_str(), Some(begin.elapsed().as_secs_f64()))
             }
         };
         let of_file = ModelSource::File(path);
@@ -192,29 +190,15 @@ impl<'a> Comparison<'a> {
         Ok(entry)
     }
 
-    /// Make a file; gives the seconds that it took.
-    fn quantize(&self, label: &str, plan: &Plan, imatrix: bool, path: &Path) -> anyhow::Result<f64> {
-        let file = self.source.open(true, &[])?;
-        let method = if imatrix { "imatrix" } else { "nearest" };
-        let job = Job {
-            source: &file,
-            plan,
-            path,
-            metadata: vec![(keys::CHASKI_QUANTIZE_METHOD.to_owned(), method.into())],
-            imatrix: self.imatrix.as_ref().filter(|_| imatrix),
-            threads: self.options.threads_batch,
-            measure: false,
-        };
-        let bar = progress::bytes(self.terminal, &format!("{label}: quantizing"), plan.bytes().0);
-        let begin = Instant::now();
-        let outcome = quant::run(&job, &mut |at| {
-            bar.set_position(at.bytes);
-            go_on()
-        });
-        bar.finish_and_clear();
-        match outcome? {
-            Outcome::Done(_) => Ok(begin.elapsed().as_secs_f64()),
-            Outcome::Stopped { .. } => Err(interrupted().into()),
+    /// Make a file, by the very command that makes such files.
+    fn quantize(&self, words: &[String], path: &Path) -> anyhow::Result<()> {
+        let threads = format!("--threads={}", self.options.threads_batch);
+        let line = ["chaski", "quantize"].map(OsStr::new).into_iter();
+        let line = line.chain([self.args.source.as_os_str(), path.as_os_str()]);
+        let line = line.chain(words.iter().map(OsStr::new)).chain([OsStr::new(&threads)]);
+        match Cli::try_parse_from(line)?.command {
+            Some(Command::Quantize(args)) => quantize::run(&args, self.terminal),
+            _ => Err(Failure::failed("no command line for `chaski quantize`").into()),
         }
     }
 
@@ -343,7 +327,7 @@ impl<'a> Comparison<'a> {
     ) -> anyhow::Result<(Vec<super::facts::TensorFacts>, Vec<super::facts::LayerFacts>)> {
         let before = self.source.open(true, &[])?;
         let total: u64 = before.tensors().iter().map(chaski_gguf::TensorInfo::n_values).sum();
-        let bar = progress::bytes(self.terminal, &format!("{label}: tensors"), total);
+        let bar = progress::repetitions(self.terminal, &format!("{label}: weights"), total);
         let found = quant::differences(&before, after, self.options.threads_batch, &mut |done| {
             bar.set_position(done);
             go_on()

@@ -6,101 +6,121 @@ use chaski_gguf::Gguf;
 
 use crate::cli::args::CompareArgs;
 use crate::cli::exit::Failure;
-use crate::cli::options::cache_format;
+use crate::cli::load;
+use crate::cli::options::{EngineOptions, cache_format};
 use crate::cli::source::ModelSource;
 use crate::kv::KvFormat;
-use crate::quant::{FileType, Imatrix, Plan, PlanOptions, Planned};
+use crate::quant::{FileType, Imatrix, Plan, PlanOptions};
 
 /// What is compared where nothing is named.
 const DEFAULT: [&str; 6] = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"];
-/// Behind a format: with the importance matrix.
-const IMATRIX: &str = "+imatrix";
+/// Between a format and how it is rounded.
+const BY: char = '+';
+/// By the importance matrix of `--imatrix`.
+const IMATRIX: &str = "imatrix";
 
 /// A file to be compared.
+#[derive(Debug)]
 pub(super) struct Wanted {
     /// What it is called.
     pub(super) label: String,
     /// Where it comes from.
-    pub(super) from: From,
+    pub(super) origin: Origin,
 }
 
 /// Where a file comes from.
-pub(super) enum From {
-    /// It is made by this plan.
-    Plan {
-        /// The formats of its tensors.
-        plan: Plan,
-        /// Whether importances weigh its errors.
-        imatrix: bool,
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// `chaski quantize` makes it.
+    Made {
+        /// How values are rounded.
+        method: String,
+        /// The words of that command behind its output.
+        words: Vec<String>,
     },
     /// It is there.
     File(PathBuf),
 }
 
-/// Everything that was named, with its plan: all checks that need no model to be run.
+/// Everything that was named: all checks that need no model to be run.
 ///
 /// # Errors
 /// A word that is no format and no file, one that is named twice, a source that cannot be quantized, an importance matrix that is
-/// not used or missing.
+/// not used, missing or none.
 pub(super) fn wanted(
     args: &CompareArgs,
+    options: &EngineOptions,
     source: &ModelSource,
     file: &Gguf,
-    imatrix: Option<&Imatrix>,
 ) -> anyhow::Result<Vec<Wanted>> {
-    let words: Vec<&str> = if args.formats.is_empty() {
-        DEFAULT.to_vec()
-    } else {
-        args.formats.iter().map(String::as_str).collect()
+    if let Some(path) = &args.imatrix {
+        let named = |error| anyhow::Error::new(error).context(path.display().to_string());
+        Imatrix::open(path).map_err(named)?;
+    }
+    let words: Vec<&str> = match args.formats.as_slice() {
+        [] => DEFAULT.to_vec(),
+        formats => formats.iter().map(String::as_str).collect(),
     };
     let mut found: Vec<Wanted> = Vec::new();
     for word in words {
-        let wanted = one(args, source, file, word, imatrix.is_some())?;
+        let wanted = match made(args, word)? {
+            Some((file_type, wanted)) => {
+                let mut choices = PlanOptions::new(file_type);
+                choices.allow_requantize = args.allow_requantize;
+                Plan::new(file, &choices).map_err(|error| source.named(error))?;
+                wanted
+            }
+            None => there(options, Path::new(word))?,
+        };
         if found.iter().any(|w| w.label == wanted.label) {
             return Err(Failure::usage(format!("{word} is named twice")).into());
         }
         found.push(wanted);
     }
-    let used = found.iter().any(|w| matches!(w.from, From::Plan { imatrix: true, .. }));
-    if imatrix.is_some() && !used {
-        let why = format!("--imatrix has no effect: no format is named with {IMATRIX} (Q4_K_M{IMATRIX})");
+    let used = |w: &Wanted| matches!(&w.origin, Origin::Made { method, .. } if method == IMATRIX);
+    if args.imatrix.is_some() && !found.iter().any(used) {
+        let why =
+            format!("--imatrix has no effect: no format is named with {BY}{IMATRIX} (Q4_K_M{BY}{IMATRIX})");
         return Err(Failure::usage(why).into());
     }
     Ok(found)
 }
 
-fn one(
-    args: &CompareArgs,
-    source: &ModelSource,
-    file: &Gguf,
-    word: &str,
-    has_imatrix: bool,
-) -> anyhow::Result<Wanted> {
-    let (name, imatrix) = match word.strip_suffix(IMATRIX) {
-        Some(name) => (name, true),
-        None => (word, false),
-    };
-    let Some(file_type) = FileType::parse(name) else {
-        let path = Path::new(word);
-        if path.is_file() {
-            let label = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            return Ok(Wanted { label, from: From::File(path.to_owned()) });
+/// `Q4_K_M`, `Q4_K_M+imatrix`; none of what names no file type.
+fn made(args: &CompareArgs, word: &str) -> Result<Option<(FileType, Wanted)>, Failure> {
+    let (name, method) = word.split_once(BY).map_or((word, None), |(name, method)| (name, Some(method)));
+    let Some(file_type) = FileType::parse(name) else { return Ok(None) };
+    let mut words = vec![file_type.name().to_owned()];
+    if args.allow_requantize {
+        words.push("--allow-requantize".into());
+    }
+    match (method, &args.imatrix) {
+        (None, _) => {}
+        (Some(IMATRIX), Some(path)) => words.push(format!("--imatrix={}", path.display())),
+        (Some(IMATRIX), None) => {
+            return Err(Failure::usage(format!("{word} needs an importance matrix: --imatrix FILE")));
         }
+        (Some(method), _) => {
+            return Err(Failure::usage(format!(
+                "{word}: {method} is no way of rounding; there is {IMATRIX}"
+            )));
+        }
+    }
+    let label = method.map_or(file_type.name().to_owned(), |m| format!("{}{BY}{m}", file_type.name()));
+    let method = method.unwrap_or("nearest").to_owned();
+    Ok(Some((file_type, Wanted { label, origin: Origin::Made { method, words } })))
+}
+
+/// A file that is there, and is a model that can be run: known now, not after hours.
+fn there(options: &EngineOptions, path: &Path) -> anyhow::Result<Wanted> {
+    if !path.is_file() {
         let all: Vec<&str> = FileType::ALL.iter().map(|t| t.name()).collect();
-        let why = format!("{word} is no file type and no file; there are {}", all.join(", "));
-        return Err(Failure::usage(why).into());
-    };
-    if imatrix && !has_imatrix {
-        return Err(Failure::usage(format!("{word} needs an importance matrix: --imatrix FILE")).into());
+        let (word, all) = (path.display(), all.join(", "));
+        return Err(Failure::usage(format!("{word} is no file type and no file; there are {all}")).into());
     }
-    let mut options = PlanOptions::new(file_type);
-    (options.has_imatrix, options.allow_requantize) = (imatrix, args.allow_requantize);
-    let plan = Plan::new(file, &options).map_err(|error| source.named(error))?;
-    for substitution in plan.tensors.iter().filter_map(Planned::substitution) {
-        tracing::warn!("{word}: {substitution}");
-    }
-    let label = format!("{}{}", file_type.name(), if imatrix { IMATRIX } else { "" });
-    Ok(Wanted { label, from: From::Plan { plan, imatrix } })
+    load::open_model(&ModelSource::File(path.to_owned()), options)?;
+    let label = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    Ok(Wanted { label, origin: Origin::File(path.to_owned()) })
 }
 
 /// The formats of the cache that are to be measured, each with each where pairs are wanted.
