@@ -197,7 +197,10 @@ impl<'a> Comparison<'a> {
         let line = line.chain([self.args.source.as_os_str(), path.as_os_str()]);
         let line = line.chain(words.iter().map(OsStr::new)).chain([OsStr::new(&threads)]);
         match Cli::try_parse_from(line)?.command {
-            Some(Command::Quantize(args)) => quantize::run(&args, self.terminal),
+            Some(Command::Quantize(args)) => {
+                let made = quantize::run(&args, self.terminal);
+                if interrupt::requested() { Err(interrupted().into()) } else { made }
+            }
             _ => Err(Failure::failed("no command line for `chaski quantize`").into()),
         }
     }
