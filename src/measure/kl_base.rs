@@ -22,7 +22,7 @@
 //! | 4 k | f32: the logarithms of the probabilities of the `k` most likely tokens, the most likely first |
 //! | 2 k or 4 k | their ids: u16 where the vocabulary has at most 65536 tokens, else u32 |
 //!
-//! With 128 of 65536 tokens that is 776 bytes a prediction, where all logarithms in 16 bits take 131072.
+//! With 256 of 65536 tokens that is 1544 bytes a prediction, where all logarithms in 16 bits take 131072.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};

@@ -263,8 +263,8 @@ fn per_layer(facts: &Facts) -> String {
 /// An axis over whole numbers.
 fn whole(title: &str, values: &[f64]) -> Axis {
     // Steps of a half where there are few would be marked by the same number twice.
-    let most = values.iter().copied().fold(4.0, f64::max);
-    Axis::linear(title, &[0.0, most], true)
+    let most = values.iter().copied().fold(0.0, f64::max);
+    Axis::linear(title, &[0.0, most.max(4.0)], true).until(most.max(1.0))
 }
 
 /// What the cache takes at each length of the context.
@@ -293,7 +293,7 @@ fn cache_memory(facts: &Facts) -> String {
         .collect();
     let of =
         |f: fn(&Point) -> f64| -> Vec<f64> { series.iter().flat_map(|s| s.points.iter().map(f)).collect() };
-    let x = Axis::linear("Context (tokens)", &of(|p| p.x), true);
+    let x = Axis::linear("Context (tokens)", &of(|p| p.x), true).until(n_ctx);
     let y = Axis::linear(&format!("KV cache ({name})"), &of(|p| p.y), true);
     let title = "Memory of the KV cache against context";
     let plot = Plot { title: title.to_owned(), x, y, series, names: true, level: None };
