@@ -116,7 +116,9 @@ pub fn divergence<R: Read>(
             let base: Vec<Prediction> = targets.iter().map(|_| self.base.read()).collect::<Result<_, _>>()?;
             let points =
                 of_rows(rows, targets, self.threads, |i, row, target| Point::new(&base[i], row, target));
-            points.iter().for_each(|p| self.losses.add(p.loss));
+            for p in &points {
+                self.losses.add(p.loss);
+            }
             self.points.extend(points);
             Ok(())
         }

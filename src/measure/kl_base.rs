@@ -385,7 +385,9 @@ mod tests {
 
     fn written() -> Vec<u8> {
         let mut writer = BaseWriter::new(Vec::new(), Header::new(about(), &text(), 3)).unwrap();
-        predictions().iter().for_each(|p| writer.push(p).unwrap());
+        for p in predictions() {
+            writer.push(&p).unwrap();
+        }
         writer.finish().unwrap()
     }
 
@@ -412,7 +414,9 @@ mod tests {
         let large = About { n_vocab: 70_000, ..about() };
         let mut writer = BaseWriter::new(Vec::new(), Header::new(large, &text(), 1)).unwrap();
         let p = Prediction { target: -1.0, tail: 0.5, top: vec![(69_999, -0.7)] };
-        (0..2).for_each(|_| writer.push(&p).unwrap());
+        for _ in 0..2 {
+            writer.push(&p).unwrap();
+        }
         let bytes = writer.finish().unwrap();
         assert_eq!(opened(&bytes).unwrap().read().unwrap(), p);
     }

@@ -137,6 +137,8 @@ pub(super) struct Plot {
 
 /// A rectangle that text or a mark takes.
 type Rect = (f64, f64, f64, f64);
+/// A series with its points, each with its place in the drawing.
+type Placed<'a> = (&'a Series, Vec<(f64, f64, &'a Point)>);
 
 impl Plot {
     /// The drawing.
@@ -195,7 +197,7 @@ impl Plot {
                 write!(svg, "<text class=\"end\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>", y - 4.0, escape(name));
             taken.push((at - LETTER * name.chars().count() as f64, y - 4.0 - LINE, at, y));
         }
-        let placed: Vec<(&Series, Vec<(f64, f64, &Point)>)> = self
+        let placed: Vec<Placed<'_>> = self
             .series
             .iter()
             .map(|s| (s, s.points.iter().filter_map(|p| Some((x(p.x)?, y(p.y)?, p))).collect()))
@@ -297,7 +299,7 @@ fn label(text: &str, (x, y): (f64, f64), bounds: Rect, taken: &mut Vec<Rect>) ->
 }
 
 /// The names of the series beside the ends of their lines, pushed apart where they would cover each other.
-fn names(placed: &[(&Series, Vec<(f64, f64, &Point)>)], x: f64, (top, bottom): (f64, f64)) -> String {
+fn names(placed: &[Placed<'_>], x: f64, (top, bottom): (f64, f64)) -> String {
     let mut ends: Vec<(f64, f64, &Series)> =
         placed.iter().filter_map(|(s, points)| points.last().map(|(_, y, _)| (*y, *y, *s))).collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
