@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use chaski_gguf::{Format, Gguf, OwnedValue, keys};
+use chaski_gguf::{Format, OwnedValue, keys};
 use serde_json::{Value as Json, json};
 
 use super::args::QuantizeArgs;
@@ -12,7 +12,8 @@ use super::source::ModelSource;
 use super::{interrupt, progress, show};
 use crate::machine;
 use crate::quant::{
-    self, FileType, Glob, Imatrix, Job, Measures, Outcome, Plan, PlanOptions, Planned, Written,
+    self, FileType, Folder, Glob, Imatrix, ImportOptions, Job, Measures, Outcome, Plan, PlanOptions, Planned,
+    QuantError, Source, Written,
 };
 
 pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
@@ -26,8 +27,8 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
     };
     options.has_imatrix = imatrix.is_some();
     let from = ModelSource::new(Some(args.source.clone()))?;
-    let source = from.open(true, &[])?;
-    let plan = Plan::new(&source, &options).map_err(|error| from.named(error))?;
+    let source = open(args, &from, &mut options)?;
+    let plan = Plan::new(source.head(), &options).map_err(|error| from.named(error))?;
     for substitution in plan.tensors.iter().filter_map(Planned::substitution) {
         tracing::warn!("{substitution}");
     }
@@ -37,7 +38,8 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         return Ok(());
     }
     tracing::info!("{}", summary(&plan));
-    let written = write(args, &source, &plan, imatrix.as_ref(), terminal)?;
+    let written = write(args, source.as_ref(), &plan, imatrix.as_ref(), terminal)?;
+    tell_repacked(&plan, &written);
     if args.measure {
         let text = if args.json {
             let mut value = plan_json(&plan);
@@ -54,6 +56,30 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         output::stdout(|out| writeln!(out, "{value}"))?;
     }
     Ok(())
+}
+
+/// The source: a file, the embedded model, or a folder.
+fn open(
+    args: &QuantizeArgs,
+    from: &ModelSource,
+    options: &mut PlanOptions,
+) -> anyhow::Result<Box<dyn Source>> {
+    match from.path().filter(|path| path.is_dir()) {
+        Some(folder) => {
+            let import = ImportOptions {
+                base: options.file_type.base(),
+                allow_requantize: args.allow_requantize,
+                pre_tokenizer: args.pre_tokenizer.clone(),
+            };
+            let folder = Folder::open(folder, &import).map_err(QuantError::Import)?;
+            options.packed = folder.packed().map(str::to_owned).collect();
+            Ok(Box::new(folder))
+        }
+        None if args.pre_tokenizer.is_some() => {
+            Err(Failure::usage("--pre-tokenizer is for folders; a GGUF file names its own").into())
+        }
+        None => Ok(Box::new(from.open(true, &[])?)),
+    }
 }
 
 /// What was typed as a plan's options.
@@ -96,7 +122,7 @@ fn block_format(flag: &str, name: &str) -> Result<Format, Failure> {
 
 fn write(
     args: &QuantizeArgs,
-    source: &Gguf,
+    source: &dyn Source,
     plan: &Plan,
     imatrix: Option<&Imatrix>,
     terminal: Terminal,
@@ -165,6 +191,27 @@ fn write(
                 format!("interrupted after {tensors} of {all} tensors; the same command takes it up there");
             Err(Failure::new(Exit::Interrupted, text).into())
         }
+    }
+}
+
+/// Say what became of integers that were taken over as they are.
+fn tell_repacked(plan: &Plan, written: &Written) {
+    let repacked = plan.tensors.iter().zip(&written.measures).filter(|(t, _)| t.from == t.to);
+    let measured: Vec<(&Planned, &Measures)> = repacked.filter_map(|(t, m)| Some((t, m.as_ref()?))).collect();
+    if measured.is_empty() {
+        return;
+    }
+    let worst = measured.iter().filter_map(|(t, m)| Some((t, m.snr_db?))).min_by(|a, b| a.1.total_cmp(&b.1));
+    match worst {
+        None => {
+            tracing::info!("{} tensors hold the checkpoint's own integers: nothing was lost", measured.len())
+        }
+        Some((t, snr)) => tracing::info!(
+            "{} tensors hold the checkpoint's own integers: scales and minima were rounded to binary16, at worst {snr:.1} dB \
+             (in {})",
+            measured.len(),
+            t.name
+        ),
     }
 }
 
