@@ -218,6 +218,7 @@ fn special_tokens_templates_and_every_end_are_taken_over() {
 
     // A file of its own outranks the field, and a template of the post-processor says what is put before a text.
     folder.file("chat_template.jinja", "C\n");
+    folder.file("additional_chat_templates/rag.jinja", "D");
     folder.files.retain(|(name, _)| name != "tokenizer_config.json");
     folder.file("tokenizer_config.json", json!({"bos_token": "<|end|>"}).to_string());
     folder.tokenizer["post_processor"] = json!({"type": "Sequence", "processors": [
@@ -225,6 +226,7 @@ fn special_tokens_templates_and_every_end_are_taken_over() {
         {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]}]});
     let file = imported(&folder, "F32", &[]);
     assert_eq!(file.require_str(keys::CHAT_TEMPLATE).unwrap(), "C\n");
+    assert_eq!(file.require_str("tokenizer.chat_template.rag").unwrap(), "D");
     assert!(Tokenizer::from_gguf(&file).unwrap().adds_bos());
 }
 

@@ -224,7 +224,9 @@ impl Folder {
             fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
         }
         for (name, content) in &self.files {
-            fs::write(folder.join(name), content).unwrap();
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
         }
     }
 }

@@ -120,7 +120,8 @@ impl Checkpoint {
             return Ok(checkpoint);
         };
         let map = index.get("weight_map");
-        let entries = map.value().and_then(|v| v.as_object()).ok_or_else(|| map.bad("is no object"))?;
+        let entries =
+            map.value().and_then(serde_json::Value::as_object).ok_or_else(|| map.bad("is no object"))?;
         let mut places = Vec::with_capacity(entries.len());
         for name in entries.keys() {
             places.push((name.as_str(), map.get(name).need_text()?));
@@ -278,12 +279,15 @@ fn read_header(path: &Path, data: &[u8], file: usize) -> Result<Vec<Tensor>, Imp
         }
         let what = format!("tensor {name}");
         let field = |key: &str, wanted: &str| bad(&what, format!("its {key} is no {wanted}"));
-        let text = about.get("dtype").and_then(|v| v.as_str()).ok_or_else(|| field("dtype", "text"))?;
+        let text =
+            about.get("dtype").and_then(serde_json::Value::as_str).ok_or_else(|| field("dtype", "text"))?;
         let dtype = DTYPES.iter().find(|(known, _)| *known == text).map(|(_, dtype)| *dtype);
         let dtype = dtype.ok_or_else(|| bad(&what, format!("its dtype {text} is not known")))?;
         let numbers = |key: &str| -> Result<Vec<u64>, ImportError> {
-            let list =
-                about.get(key).and_then(|v| v.as_array()).ok_or_else(|| field(key, "list of counts"))?;
+            let list = about
+                .get(key)
+                .and_then(serde_json::Value::as_array)
+                .ok_or_else(|| field(key, "list of counts"))?;
             list.iter().map(|v| v.as_u64().ok_or_else(|| field(key, "list of counts"))).collect()
         };
         let shape = numbers("shape")?;

@@ -184,7 +184,13 @@ pub(super) fn read(folder: &Path, n_vocab: u64) -> Result<Vocabulary, ImportErro
         Ok(())
     };
     if let Some(added) = Json::read_if_there(&folder.join("added_tokens.json"))? {
-        for text in added.root().value().and_then(|v| v.as_object()).into_iter().flat_map(|map| map.keys()) {
+        for text in added
+            .root()
+            .value()
+            .and_then(serde_json::Value::as_object)
+            .into_iter()
+            .flat_map(serde_json::Map::keys)
+        {
             let id = added.get(text).need_count()?.into();
             add(&folder.join("added_tokens.json"), text, id, text, false)?;
         }
@@ -192,7 +198,9 @@ pub(super) fn read(folder: &Path, n_vocab: u64) -> Result<Vocabulary, ImportErro
     let path = folder.join("tokenizer_config.json");
     if let Some(config) = Json::read_if_there(&path)? {
         let decoder = config.get("added_tokens_decoder");
-        for id in decoder.value().and_then(|v| v.as_object()).into_iter().flat_map(|map| map.keys()) {
+        for id in
+            decoder.value().and_then(serde_json::Value::as_object).into_iter().flat_map(serde_json::Map::keys)
+        {
             let entry = decoder.get(id);
             let number = id.parse::<u64>().map_err(|_| entry.bad("is no token id"))?;
             let special = entry.get("special").flag()?.unwrap_or(false);

@@ -162,7 +162,7 @@ fn is_byte_level(step: &Field<'_>, depth: usize) -> Result<bool, ImportError> {
             return Ok(true);
         }
     }
-    Ok(step.get("type").value().and_then(|v| v.as_str()) == Some("ByteLevel"))
+    Ok(step.get("type").value().and_then(serde_json::Value::as_str) == Some("ByteLevel"))
 }
 
 /// The model of `tokenizer.json`, if it is byte-pair encoding without anything that is not done here.
@@ -187,7 +187,7 @@ fn merges(model: &Field<'_>) -> Result<Vec<String>, ImportError> {
         return Err(field.bad("is missing"));
     }
     let of = |merge: &Field<'_>| -> Result<String, ImportError> {
-        let (left, right) = match merge.value().and_then(|v| v.as_array()) {
+        let (left, right) = match merge.value().and_then(serde_json::Value::as_array) {
             Some(_) => match &merge.elements()?[..] {
                 [left, right] => (left.need_text()?, right.need_text()?),
                 _ => return Err(merge.bad("is no pair")),
@@ -213,7 +213,8 @@ fn tokens(
     kind_of: impl Fn(&str) -> Kind,
 ) -> Result<Tokens, ImportError> {
     let vocab = model.get("vocab");
-    let entries = vocab.value().and_then(|v| v.as_object()).ok_or_else(|| vocab.bad("is no object"))?;
+    let entries =
+        vocab.value().and_then(serde_json::Value::as_object).ok_or_else(|| vocab.bad("is no object"))?;
     let mut tokens = Tokens::new(n_vocab);
     for (text, id) in entries {
         let id = id.as_u64().ok_or_else(|| vocab.bad(format!("gives {text:?} the id {id}")))?;
