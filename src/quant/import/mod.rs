@@ -136,11 +136,10 @@ impl Folder {
             let shape = vec![factors.len() as u64];
             tensors.push(("rope_freqs.weight".into(), shape, Format::F32, Data::Made(bytes)));
         }
-        let tied_to = (config.tied != Some(false)).then_some("lm_head.weight");
         for wanted in models::wanted(&config) {
             if config.tied == Some(true) && wanted.name == "output.weight" {
                 // Some folders hold the embedding a second time.
-                used.extend(tied_to.map(str::to_owned));
+                used.push("lm_head.weight".to_owned());
                 continue;
             }
             let found = Stack::find(&checkpoint, &config.quantization, &wanted, options, &mut used)?;
@@ -149,9 +148,16 @@ impl Folder {
             }
         }
         let used: HashSet<String> = used.into_iter().collect();
-        let left = checkpoint.names().find(|name| !used.contains(*name) && !models::may_be_left(name));
-        if let Some(tensor) = left.and_then(|name| checkpoint.get(name)) {
+        let left: Vec<&str> = checkpoint.names().filter(|name| !used.contains(*name)).collect();
+        let stranger = left.iter().find(|name| !models::may_be_left(name));
+        if let Some(tensor) = stranger.and_then(|name| checkpoint.get(name)) {
             return Err(checkpoint.bad(tensor, format!("has no place in a model of {}", config.class.arch)));
+        }
+        if let Some(first) = left.first() {
+            tracing::info!(
+                "left out: {} tensors that follow from the configuration or scale activations and caches ({first} ...)",
+                left.len()
+            );
         }
         let head = head(folder, &config, options, &tensors)?;
         let tensors = tensors.into_iter().map(|(name, _, _, data)| (name, data)).collect();
