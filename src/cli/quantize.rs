@@ -204,7 +204,7 @@ fn tell_repacked(plan: &Plan, written: &Written) {
     let worst = measured.iter().filter_map(|(t, m)| Some((t, m.snr_db?))).min_by(|a, b| a.1.total_cmp(&b.1));
     match worst {
         None => {
-            tracing::info!("{} tensors hold the checkpoint's own integers: nothing was lost", measured.len())
+            tracing::info!("{} tensors hold the checkpoint's own integers: nothing was lost", measured.len());
         }
         Some((t, snr)) => tracing::info!(
             "{} tensors hold the checkpoint's own integers: scales and minima were rounded to binary16, at worst {snr:.1} dB \

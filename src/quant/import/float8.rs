@@ -131,12 +131,16 @@ impl View<'_> {
         match tile {
             Tile::Tensor | Tile::Row => {
                 let scale = scale(if tile == Tile::Row { row } else { 0 });
-                out.iter_mut().for_each(|v| *v *= scale);
+                for v in out {
+                    *v *= scale;
+                }
             }
             Tile::Block { rows, columns, across } => {
                 for (i, values) in out.chunks_mut(columns as usize).enumerate() {
                     let scale = scale(row / rows * across + i as u64);
-                    values.iter_mut().for_each(|v| *v *= scale);
+                    for v in values {
+                        *v *= scale;
+                    }
                 }
             }
         }

@@ -98,9 +98,8 @@ fn collect(step: &Field<'_>, depth: usize, cuts: &mut Vec<String>) -> Result<(),
         }
         "Split" => {
             let pattern = step.get("pattern");
-            let text = match pattern.get("Regex").text()? {
-                Some(text) => text,
-                None => return Err(pattern.bad("is no regular expression")),
+            let Some(text) = pattern.get("Regex").text()? else {
+                return Err(pattern.bad("is no regular expression"));
             };
             // What the expression matches are the words; or what it does not match is thrown away, and it matches all.
             let invert = step.get("invert").flag()?.unwrap_or(false);

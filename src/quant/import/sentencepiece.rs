@@ -114,7 +114,7 @@ fn parse(bytes: &[u8]) -> Result<Model, (String, usize)> {
                 (1, 1, Wire::Bytes(text)) => {
                     let text = std::str::from_utf8(text);
                     let why = format!("piece {} is not UTF-8", model.pieces.len());
-                    piece.text = text.map_err(|_| (why, start))?.to_owned();
+                    text.map_err(|_| (why, start))?.clone_into(&mut piece.text);
                 }
                 (1, 2, Wire::Fixed32(score)) => piece.score = f32::from_le_bytes(score),
                 (1, 3, Wire::Number(kind)) => {
