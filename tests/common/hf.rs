@@ -48,7 +48,9 @@ pub fn safetensors(tensors: &[&Raw]) -> Vec<u8> {
     let header = Json::Object(header).to_string();
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
-    tensors.iter().for_each(|t| bytes.extend(&t.bytes));
+    for t in tensors {
+        bytes.extend(&t.bytes);
+    }
     bytes
 }
 
@@ -217,7 +219,9 @@ impl Folder {
                 let name = format!("model-{:05}-of-{:05}.safetensors", shard + 1, self.shards);
                 // Dealt like cards, so that experts and their like lie in different files.
                 let own: Vec<&Raw> = self.tensors.iter().skip(shard).step_by(self.shards).collect();
-                own.iter().for_each(|t| drop(map.insert(t.name.clone(), name.clone().into())));
+                for t in &own {
+                    map.insert(t.name.clone(), name.clone().into());
+                }
                 fs::write(folder.join(name), safetensors(&own)).unwrap();
             }
             let index = json!({"metadata": {"total_size": 1}, "weight_map": map});
