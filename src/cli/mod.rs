@@ -11,6 +11,7 @@ mod devices;
 pub mod exit;
 
 mod file;
+mod gpu;
 mod imatrix;
 mod inspect;
 pub mod interrupt;
