@@ -1,5 +1,6 @@
 //! From the GPU flags to a device and a plan, and what is said of it: at load, in errors, in `inspect`.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -113,7 +114,7 @@ impl Gpu {
     pub(super) fn lines(&self, plan: &OffloadPlan, formats: &str, mapped: bool) -> Vec<String> {
         let mut lines = report(&self.named(), plan, formats, mapped);
         if let (Some(first), Some(free)) = (lines.first_mut(), self.adapter.free) {
-            first.push_str(&format!("; {} are free", show::size(free)));
+            let _ = write!(first, "; {} are free", show::size(free));
         }
         let behind = left_behind(plan);
         lines
