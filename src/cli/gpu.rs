@@ -40,13 +40,13 @@ impl Gpu {
         match engine::open_gpu(&wanted) {
             Ok(Some(OpenGpu { adapter, backend })) => Ok(Some(Gpu { adapter, backend })),
             Ok(None) => options.without("this machine has no GPU that can be used").map(|()| None),
-            Err(why) => match asked {
-                Some(flag) => Err(Failure::does_not_fit(format!("{flag}: {why}"))),
-                None => {
-                    tracing::warn!("the GPU is not used: {why}");
-                    options.without("the GPU cannot be used").map(|()| None)
+            Err(why) => {
+                if let Some(flag) = asked {
+                    return Err(Failure::does_not_fit(format!("{flag}: {why}")));
                 }
-            },
+                tracing::warn!("the GPU is not used: {why}");
+                options.without("the GPU cannot be used").map(|()| None)
+            }
         }
     }
 
