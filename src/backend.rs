@@ -49,6 +49,14 @@ pub enum BackendError {
         /// What is wrong.
         why: String,
     },
+    /// The device itself has failed, or was lost.
+    #[error("{device}: {why}")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What it says.
+        why: String,
+    },
     /// `--check` found a value that is not finite.
     #[error("node {node}: {value} at element {index} of row {row}")]
     NotFinite {

@@ -6,6 +6,7 @@
 mod build;
 mod dump;
 mod op;
+mod rope;
 
 pub use build::Builder;
 pub use op::{Activation, Input, Op, RopePairs, RopeParams};

@@ -1,0 +1,189 @@
+//! Shaders as text: plain concatenation of a generated header, chosen library files, a format's decoder and one op.
+//!
+//! Nobody parses WGSL here. What varies is which files are taken and which constants the header holds.
+
+use std::fmt::Write;
+
+use chaski_gguf::Format;
+
+use super::adapter::IMMEDIATE_BYTES;
+use super::device::Caps;
+use super::formats;
+
+/// What makes a kernel: everything that its text depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct KernelKey {
+    /// The file of `shaders/op` without its ending.
+    pub(crate) op: &'static str,
+    /// The decoders that it takes: `shaders/format`.
+    pub(crate) format: Option<Format>,
+    /// Further files of `shaders/lib`, as [`lib`] knows them: an op leaves some of its functions to them.
+    pub(crate) libs: Vec<&'static str>,
+    /// Constants of the header: `const NAME: u32 = value;`.
+    pub(crate) consts: Vec<(&'static str, u32)>,
+}
+
+impl KernelKey {
+    /// A kernel without a choice.
+    pub(crate) fn new(op: &'static str) -> KernelKey {
+        KernelKey { op, format: None, libs: Vec::new(), consts: Vec::new() }
+    }
+    /// With a format's decoder.
+    pub(crate) fn format(mut self, format: Format) -> KernelKey {
+        self.format = Some(format);
+        self
+    }
+    /// With a file of `shaders/lib`.
+    pub(crate) fn lib(mut self, name: &'static str) -> KernelKey {
+        self.libs.push(name);
+        self
+    }
+    /// With a constant.
+    pub(crate) fn with(mut self, name: &'static str, value: usize) -> KernelKey {
+        self.consts.push((name, value as u32));
+        self
+    }
+}
+
+/// Which buffers a kernel binds: one bit a binding of group 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Bindings(pub(crate) u32);
+
+impl Bindings {
+    /// 0 and 1: the intermediates, as words and as vectors of four floats. The only buffer that ops write values to.
+    pub(crate) const ARENA: Bindings = Bindings(0b11);
+    /// 2: what the batch brings, as words.
+    pub(crate) const INPUTS: Bindings = Bindings(1 << 2);
+    /// 3 and 4: a matrix, as vectors of four words and as words.
+    pub(crate) const WEIGHT: Bindings = Bindings(0b11 << 3);
+    /// 5: vectors (norms, biases), f32.
+    pub(crate) const VECTORS: Bindings = Bindings(1 << 5);
+    /// 6 and 7: a layer's K and V rows, as words.
+    pub(crate) const KV: Bindings = Bindings(0b11 << 6);
+    /// 8: memory that two dispatches of one op share, f32.
+    pub(crate) const SCRATCH: Bindings = Bindings(1 << 8);
+    /// 9 and 10, 11 and 12: a second and a third matrix.
+    pub(crate) const WEIGHT2: Bindings = Bindings(0b11 << 9);
+    /// See [`Bindings::WEIGHT2`].
+    pub(crate) const WEIGHT3: Bindings = Bindings(0b11 << 11);
+
+    /// Both.
+    pub(crate) const fn and(self, other: Bindings) -> Bindings {
+        Bindings(self.0 | other.0)
+    }
+    /// Whether all of `other` are among them.
+    pub(crate) fn has(self, other: Bindings) -> bool {
+        self.0 & other.0 == other.0
+    }
+    /// Whether kernels write through binding `number`.
+    pub(crate) fn is_written(number: u32) -> bool {
+        Bindings::ARENA.and(Bindings::KV).and(Bindings::SCRATCH).0 >> number & 1 == 1
+    }
+    /// The numbers of the bindings.
+    pub(crate) fn numbers(self) -> impl Iterator<Item = u32> {
+        (0..32).filter(move |number| self.0 >> number & 1 == 1)
+    }
+}
+
+/// A file of `shaders/op` and what it takes.
+struct OpFile {
+    name: &'static str,
+    text: &'static str,
+    /// Files of `shaders/lib` that it always takes.
+    libs: &'static [&'static str],
+}
+
+macro_rules! ops {
+    ($($name:ident: $($lib:ident)*;)*) => {
+        const OPS: &[OpFile] = &[$(OpFile {
+            name: stringify!($name),
+            text: include_str!(concat!("../../shaders/op/", stringify!($name), ".wgsl")),
+            libs: &[$(stringify!($lib)),*],
+        }),*];
+    };
+}
+
+ops! {
+    add: arena;
+    add_row: arena vectors;
+    copy_in: arena inputs;
+    rms_norm: arena vectors reduce;
+}
+
+/// A file of `shaders/lib`, its text and the buffers that it declares.
+fn lib(name: &str, caps: Caps) -> Option<(&'static str, Bindings)> {
+    macro_rules! text {
+        ($name:literal) => {
+            include_str!(concat!("../../shaders/lib/", $name, ".wgsl"))
+        };
+    }
+    let none = Bindings(0);
+    Some(match name {
+        "arena" => (text!("arena"), Bindings::ARENA),
+        "inputs" => (text!("inputs"), Bindings::INPUTS),
+        "vectors" => (text!("vectors"), Bindings::VECTORS),
+        "weight" => (text!("weight"), Bindings::WEIGHT),
+        "reduce" if caps.subgroups => (text!("reduce_subgroup"), none),
+        "reduce" => (text!("reduce_workgroup"), none),
+        // How an op reads rows of integers: from the batch, or computed by an op before.
+        "ids_inputs" => (text!("ids_inputs"), none),
+        "ids_arena" => (text!("ids_arena"), none),
+        _ => return None,
+    })
+}
+
+/// The text of a kernel and what it binds.
+pub(crate) fn assemble(key: &KernelKey, caps: Caps) -> Result<(String, Bindings), String> {
+    let op = OPS.iter().find(|op| op.name == key.op).ok_or_else(|| format!("no shader {}", key.op))?;
+    let mut text = String::new();
+    for (name, value) in &key.consts {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "const {name}: u32 = {value}u;");
+    }
+    let mut bindings = Bindings(0);
+    let mut libs: Vec<&str> = op.libs.iter().chain(&key.libs).copied().collect();
+    if !libs.contains(&"reduce") {
+        libs.push("threads");
+    }
+    for name in libs {
+        let (lib, binds) = match name {
+            "threads" => (include_str!("../../shaders/lib/threads.wgsl"), Bindings(0)),
+            name => lib(name, caps).ok_or_else(|| format!("no library {name}"))?,
+        };
+        text.push_str(lib);
+        bindings = bindings.and(binds);
+    }
+    if let Some(format) = key.format {
+        text.push_str(formats::shader(format).ok_or_else(|| format!("no shader decodes {format}"))?);
+    }
+    text.push_str(op.text);
+    Ok((text, bindings))
+}
+
+/// Values of a kernel's `var<immediate>`: 32-bit words in the order of the op file's `Params`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Immediates(Vec<u32>);
+
+impl Immediates {
+    /// Append an integer.
+    pub(crate) fn u(mut self, value: usize) -> Immediates {
+        self.0.push(value as u32);
+        self
+    }
+    /// Append a float.
+    pub(crate) fn f(mut self, value: f32) -> Immediates {
+        self.0.push(value.to_bits());
+        self
+    }
+    /// Replace the word at `index`.
+    pub(crate) fn set(&mut self, index: usize, value: u32) {
+        if let Some(word) = self.0.get_mut(index) {
+            *word = value;
+        }
+    }
+    /// As bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        debug_assert!(self.0.len() * 4 <= IMMEDIATE_BYTES as usize);
+        bytemuck::cast_slice(&self.0)
+    }
+}
