@@ -106,30 +106,73 @@ macro_rules! ops {
 ops! {
     add: arena;
     add_row: arena vectors;
+    attention: arena inputs cache scratch;
+    attention_merge: arena scratch;
     copy_in: arena inputs;
+    gather: arena inputs;
+    get_computed_rows: arena inputs;
+    glu: arena;
+    hadamard: arena;
+    kv_write: arena inputs;
     rms_norm: arena vectors reduce;
+    rope: arena rope;
+    softmax: arena reduce;
+    sum_to_one: arena reduce;
+    top_k: arena;
+    weighted_sum: arena;
 }
 
-/// A file of `shaders/lib`, its text and the buffers that it declares.
-fn lib(name: &str, caps: Caps) -> Option<(&'static str, Bindings)> {
-    macro_rules! text {
-        ($name:literal) => {
-            include_str!(concat!("../../shaders/lib/", $name, ".wgsl"))
-        };
-    }
-    let none = Bindings(0);
-    Some(match name {
-        "arena" => (text!("arena"), Bindings::ARENA),
-        "inputs" => (text!("inputs"), Bindings::INPUTS),
-        "vectors" => (text!("vectors"), Bindings::VECTORS),
-        "weight" => (text!("weight"), Bindings::WEIGHT),
-        "reduce" if caps.subgroups => (text!("reduce_subgroup"), none),
-        "reduce" => (text!("reduce_workgroup"), none),
-        // How an op reads rows of integers: from the batch, or computed by an op before.
-        "ids_inputs" => (text!("ids_inputs"), none),
-        "ids_arena" => (text!("ids_arena"), none),
-        _ => return None,
-    })
+/// A file of `shaders/lib` and the buffers that it declares.
+struct LibFile {
+    name: &'static str,
+    text: &'static str,
+    bindings: Bindings,
+}
+
+macro_rules! libs {
+    ($($name:ident $(binds $($bindings:ident)*)?;)*) => {
+        const LIBS: &[LibFile] = &[$(LibFile {
+            name: stringify!($name),
+            text: include_str!(concat!("../../shaders/lib/", stringify!($name), ".wgsl")),
+            bindings: Bindings(0)$($(.and(Bindings::$bindings))*)?,
+        }),*];
+    };
+}
+
+libs! {
+    arena binds ARENA;
+    cache binds KV;
+    cache_k binds KV;
+    cache_v binds KV;
+    gelu_tanh;
+    heads_1;
+    heads_2;
+    heads_4;
+    ids_arena;
+    ids_inputs;
+    inputs binds INPUTS;
+    k_f16;
+    k_f32;
+    k_q4_0;
+    k_q8_0;
+    reduce_subgroup;
+    reduce_workgroup;
+    rope;
+    rope_adjacent;
+    rope_halves;
+    scratch binds SCRATCH;
+    silu;
+    threads;
+    v_f16;
+    v_f32;
+    v_q4_0;
+    v_q8_0;
+    vectors binds VECTORS;
+    weight binds WEIGHT;
+    write_f16;
+    write_f32;
+    write_q4_0;
+    write_q8_0;
 }
 
 /// The text of a kernel and what it binds.
@@ -142,16 +185,19 @@ pub(crate) fn assemble(key: &KernelKey, caps: Caps) -> Result<(String, Bindings)
     }
     let mut bindings = Bindings(0);
     let mut libs: Vec<&str> = op.libs.iter().chain(&key.libs).copied().collect();
+    // Sums over a workgroup come with the threads' own numbers.
     if !libs.contains(&"reduce") {
         libs.push("threads");
     }
     for name in libs {
-        let (lib, binds) = match name {
-            "threads" => (include_str!("../../shaders/lib/threads.wgsl"), Bindings(0)),
-            name => lib(name, caps).ok_or_else(|| format!("no library {name}"))?,
+        let name = match name {
+            "reduce" if caps.subgroups => "reduce_subgroup",
+            "reduce" => "reduce_workgroup",
+            name => name,
         };
-        text.push_str(lib);
-        bindings = bindings.and(binds);
+        let lib = LIBS.iter().find(|lib| lib.name == name).ok_or_else(|| format!("no library {name}"))?;
+        text.push_str(lib.text);
+        bindings = bindings.and(lib.bindings);
     }
     if let Some(format) = key.format {
         text.push_str(formats::shader(format).ok_or_else(|| format!("no shader decodes {format}"))?);

@@ -1,6 +1,8 @@
 //! One file an op: what of it the device computes, and the dispatches that compute it.
 
 mod add;
+mod each;
+mod kv;
 mod rms_norm;
 mod rope;
 
@@ -163,12 +165,23 @@ pub(crate) fn kernel(op: &'static str) -> KernelKey {
     KernelKey::new(op).with("WG", WG)
 }
 
+/// Whether the first input is a weight of the file.
+fn is_weight(q: &Query) -> bool {
+    q.input(0).is_ok_and(|node| matches!(node.op, Op::Weight(_)))
+}
+
 /// Whether the device computes a node, and if not, why.
 pub(crate) fn supports(q: &Query) -> Result<(), Why> {
     let answer = match &q.node().op {
         Op::RmsNorm { .. } => rms_norm::supports(q),
         Op::RopeTable(_) => rope::supports_table(q),
         Op::Add => add::supports(q),
+        Op::TopK { .. } => each::supports_top_k(q),
+        Op::Hadamard => each::supports_hadamard(q),
+        Op::KvWrite => kv::supports(q, 2),
+        Op::Attention { .. } => kv::supports(q, 1),
+        Op::GetRows if !is_weight(q) => Ok(()),
+        Op::Rope(_) | Op::Glu(_) | Op::Softmax | Op::SumToOne | Op::WeightedSum | Op::Gather => Ok(()),
         Op::Input(_) | Op::Weight(_) | Op::Kv { .. } | Op::View | Op::Copy => Ok(()),
         op => Err(format!("no kernel for {}", op.name())),
     };
@@ -181,6 +194,16 @@ pub(crate) fn dispatches(p: &Planner) -> Result<Vec<Dispatch>> {
         Op::RmsNorm { eps } => rms_norm::dispatches(p, *eps),
         Op::RopeTable(_) => rope::table(p),
         Op::Add => add::dispatches(p),
+        Op::Rope(pairs) => rope::turn(p, *pairs),
+        Op::Glu(act) => each::glu(p, *act),
+        Op::Softmax | Op::SumToOne => each::to_one(p),
+        Op::WeightedSum => each::weighted_sum(p),
+        Op::TopK { k } => each::top_k(p, *k),
+        Op::Gather => each::gather(p),
+        Op::Hadamard => each::hadamard(p),
+        Op::KvWrite => kv::write(p),
+        Op::Attention { n_head, scale, softcap } => kv::attention(p, *n_head, *scale, *softcap),
+        Op::GetRows => each::computed_rows(p),
         op => Err(format!("no kernel for {}", op.name())),
     }
 }
