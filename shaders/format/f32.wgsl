@@ -1,4 +1,2 @@
-// F32 as it is: four weights, beginning at weight 4 i.
-fn f32_float4(i: u32) -> vec4<f32> {
-    return bitcast<vec4<f32>>(word4(i));
-}
+// Four values; i counts fours from the start of the matrix.
+fn f32_float4(i: u32) -> vec4<f32> { return bitcast<vec4<f32>>(word4(i)); }

@@ -33,5 +33,5 @@ fn write_block(block: u32, row: u32) -> f32 {
 
 fn write_unit(unit: u32, row: u32) {
     let scales = vec2<f32>(write_block(2u * unit, row), write_block(2u * unit + 1u, row));
-    put(p.scales + row * ROW_UNITS + unit, pack2x16float(scales));
+    put(scales_at() + row * ROW_UNITS + unit, pack2x16float(scales));
 }

@@ -17,6 +17,10 @@ fn row_value(i: u32) -> f32 {
     return load(row_at + i);
 }
 
+fn scales_at() -> u32 {
+    return p.scales;
+}
+
 @compute @workgroup_size(WG)
 fn main(at: At) {
     let i = group(at) * WG + at.local;

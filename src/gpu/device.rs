@@ -1,7 +1,7 @@
 //! The device: what it can do, its memory, its errors, and the pipelines that were made for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wgpu::{
     Buffer, BufferDescriptor, BufferUsages, ComputePipeline, DeviceDescriptor, ErrorFilter, Features,
@@ -13,6 +13,9 @@ use super::adapter::{self, Adapter, GpuOptions};
 use super::shader::KernelKey;
 use crate::backend::{BackendError, Result};
 
+/// Threads that work on a row together, at least.
+const LANES: u32 = 32;
+
 /// What a device can do beyond what all of them can.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Caps {
@@ -22,6 +25,21 @@ pub struct Caps {
     pub f16: bool,
     /// The device takes the time of single kernels.
     pub timestamps: bool,
+    /// Threads that work on a row together: a multiple of every size of subgroup that the device may choose.
+    pub lanes: u32,
+}
+
+/// What a device was asked to do so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Plans submitted.
+    pub submissions: u64,
+    /// Kernels that they ran.
+    pub dispatches: u64,
+    /// Copies from the device to the host.
+    pub reads: u64,
+    /// Bytes that they copied.
+    pub bytes_read: u64,
 }
 
 /// A device with everything that was made for it.
@@ -39,6 +57,7 @@ pub(crate) struct Device {
     pub(super) pipelines: Mutex<HashMap<KernelKey, Arc<ComputePipeline>>>,
     pub(super) layouts: Mutex<HashMap<super::shader::Bindings, super::pipeline::Layout>>,
     staging: Mutex<Option<Buffer>>,
+    counters: Mutex<Counters>,
 }
 
 impl Device {
@@ -78,6 +97,11 @@ impl Device {
             subgroups: features.contains(Features::SUBGROUP),
             f16: features.contains(Features::SHADER_F16),
             timestamps: features.contains(timing),
+            lanes: if features.contains(Features::SUBGROUP) {
+                raw.get_info().subgroup_max_size.clamp(LANES, 4 * LANES)
+            } else {
+                LANES
+            },
         };
         Ok(Device {
             device,
@@ -91,11 +115,24 @@ impl Device {
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
             staging: Mutex::default(),
+            counters: Mutex::default(),
         })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.adapter.name
+    }
+
+    /// What was done so far.
+    pub(crate) fn counters(&self) -> Counters {
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(crate) fn count(&self, more: Counters) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.submissions += more.submissions;
+        counters.dispatches += more.dispatches;
+        counters.reads += more.reads;
+        counters.bytes_read += more.bytes_read;
     }
 
     /// Bytes that a kernel can reach of one buffer.
@@ -160,7 +197,8 @@ impl Device {
             return Ok(());
         }
         let size = out.len().next_multiple_of(4);
-        let mut staging = self.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.count(Counters { reads: 1, bytes_read: out.len() as u64, ..Counters::default() });
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.as_ref().is_none_or(|s| s.size() < size as u64) {
             let usage = BufferUsages::COPY_DST | BufferUsages::MAP_READ;
             *staging = Some(self.buffer(size.next_power_of_two(), usage, "what is read back")?);

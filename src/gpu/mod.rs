@@ -8,14 +8,20 @@ mod adapter;
 mod budget;
 mod device;
 mod formats;
+mod fuse;
 mod inputs;
 mod layout;
+mod matrix;
+#[cfg(test)]
+mod matrix_tests;
 mod memory;
 mod ops;
 mod pipeline;
 mod plan;
 mod profile;
 mod shader;
+#[cfg(test)]
+mod shader_tests;
 mod weight;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +29,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chaski_gguf::{Format, Gguf};
 
 pub use adapter::{Adapter, GpuOptions, Kind, adapters};
-pub use device::Caps;
+pub use device::{Caps, Counters};
 
-use crate::backend::{Backend, BackendError, Buffer, Plan, Result, Segment, Weight, Why};
+use crate::backend::{Backend, Buffer, Fused, Plan, Result, Segment, Weight, Why};
 use crate::graph::{Graph, NodeId};
 use crate::tensor::Act;
 use device::Device;
@@ -102,6 +108,10 @@ impl Gpu {
     pub fn memory_budget(&self) -> Option<u64> {
         self.device.free_memory()
     }
+    /// What the device was asked to do so far.
+    pub fn counters(&self) -> Counters {
+        self.device.counters()
+    }
     /// The most that a buffer of intermediates or of a layer's K or V rows may have, in bytes. Weights may have more: they
     /// are divided.
     pub fn max_buffer(&self) -> usize {
@@ -112,8 +122,8 @@ impl Gpu {
         if shape.rows() == 1 {
             return Some(shape.len() as u64 * 4);
         }
-        let blocks = shape.len() / format.info().block_len;
-        Some(layout::Layout::of(format)?.offsets(blocks).1 as u64)
+        let bytes = layout::Layout::of(format, shape.row())?.bytes(shape.rows())?;
+        u64::try_from(bytes).ok()
     }
     /// Memory that the dispatches of one op share; nobody else uses it while a plan runs.
     fn scratch(&self, bytes: usize) -> Result<Arc<GpuBuffer>> {
@@ -141,6 +151,9 @@ impl Backend for Gpu {
     }
     fn supports(&self, graph: &Graph, node: NodeId) -> Result<(), Why> {
         ops::supports(&ops::Query { device: &self.device, graph, id: node })
+    }
+    fn fuse(&self, graph: &Graph, nodes: &[NodeId]) -> Vec<Fused> {
+        fuse::fuse(&self.device, graph, nodes)
     }
     fn activation(&self, _: Format) -> Act {
         Act::F32

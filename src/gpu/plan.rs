@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use wgpu::{BindGroup, BindGroupDescriptor, BindGroupEntry, ComputePassDescriptor, ComputePipeline};
 
-use super::device::Device;
+use super::device::{Counters, Device};
+use super::fuse;
 use super::inputs::{Angles, InputsLayout};
 use super::memory::{GpuBuffer, gpu_buffer};
 use super::ops::{self, Planner};
@@ -106,7 +107,11 @@ pub(super) fn make(gpu: &Gpu, segment: &Segment) -> Result<Box<dyn Plan>> {
             continue;
         }
         let planner = Planner { device, segment, inputs: &layout, id };
-        let of_node = ops::dispatches(&planner).map_err(|why| failed(id, why))?;
+        let of_node = match segment.fused.iter().find(|fused| fused.nodes.last() == Some(&id)) {
+            Some(fused) => fuse::dispatches(&planner, fused),
+            None => ops::dispatches(&planner),
+        };
+        let of_node = of_node.map_err(|why| failed(id, why))?;
         dispatches.extend(of_node.into_iter().map(|d| (id, d)));
     }
     let scratch = dispatches.iter().map(|(_, d)| d.scratch).max().unwrap_or(0);
@@ -214,12 +219,14 @@ impl Plan for GpuPlan {
         if let Some(timestamps) = &self.timestamps {
             timestamps.write(&mut pass, 0);
         }
+        let mut ran = 0;
         for (i, ready) in self.ready.iter_mut().enumerate() {
             let dispatch = &mut ready.dispatch;
             if let Some(adapt) = &dispatch.adapt {
                 dispatch.groups = adapt(inputs, &mut dispatch.immediates);
             }
             if dispatch.groups > 0 {
+                ran += 1;
                 let x = dispatch.groups.min(most);
                 let y = dispatch.groups.div_ceil(x);
                 if y > most {
@@ -239,6 +246,7 @@ impl Plan for GpuPlan {
             timestamps.resolve(&mut encoder);
         }
         self.device.queue.submit([encoder.finish()]);
+        self.device.count(Counters { submissions: 1, dispatches: ran, ..Counters::default() });
         self.device.check()
     }
 

@@ -8,7 +8,7 @@ use chaski_gguf::Format;
 
 use super::adapter::IMMEDIATE_BYTES;
 use super::device::Caps;
-use super::formats;
+use super::formats::{FormatRow, Kind};
 
 /// What makes a kernel: everything that its text depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -111,11 +111,15 @@ ops! {
     copy_in: arena inputs;
     gather: arena inputs;
     get_computed_rows: arena inputs;
+    get_rows: arena weight;
     glu: arena;
     hadamard: arena;
     kv_write: arena inputs;
+    matmul: arena;
+    matvec: arena team finish;
     rms_norm: arena vectors reduce;
     rope: arena rope;
+    rope_write: arena inputs rope reduce;
     softmax: arena reduce;
     sum_to_one: arena reduce;
     top_k: arena;
@@ -142,14 +146,17 @@ macro_rules! libs {
 libs! {
     arena binds ARENA;
     cache binds KV;
+    cache_both binds KV;
     cache_k binds KV;
     cache_v binds KV;
+    finish;
     gelu_tanh;
     heads_1;
     heads_2;
     heads_4;
     ids_arena;
     ids_inputs;
+    ids_none;
     inputs binds INPUTS;
     k_f16;
     k_f32;
@@ -162,23 +169,38 @@ libs! {
     rope_halves;
     scratch binds SCRATCH;
     silu;
+    team_subgroup;
+    team_workgroup;
     threads;
+    tile_f16;
+    tile_f32;
     v_f16;
     v_f32;
     v_q4_0;
     v_q8_0;
+    values_blocks;
+    values_floats;
     vectors binds VECTORS;
+    vectors_none;
+    vectors_one;
     weight binds WEIGHT;
+    weight2 binds WEIGHT WEIGHT2;
+    weight3 binds WEIGHT WEIGHT2 WEIGHT3;
     write_f16;
     write_f32;
     write_q4_0;
     write_q8_0;
+    x_vectors;
+    x_words;
 }
 
 /// The text of a kernel and what it binds.
 pub(crate) fn assemble(key: &KernelKey, caps: Caps) -> Result<(String, Bindings), String> {
     let op = OPS.iter().find(|op| op.name == key.op).ok_or_else(|| format!("no shader {}", key.op))?;
     let mut text = String::new();
+    if key.libs.contains(&"tile_f16") {
+        text.push_str("enable f16;\n");
+    }
     for (name, value) in &key.consts {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "const {name}: u32 = {value}u;");
@@ -186,21 +208,31 @@ pub(crate) fn assemble(key: &KernelKey, caps: Caps) -> Result<(String, Bindings)
     let mut bindings = Bindings(0);
     let mut libs: Vec<&str> = op.libs.iter().chain(&key.libs).copied().collect();
     // Sums over a workgroup come with the threads' own numbers.
-    if !libs.contains(&"reduce") {
+    if !libs.contains(&"reduce") && !libs.contains(&"team") {
         libs.push("threads");
+    }
+    // The decoder gives blocks or floats; one of these makes rows of them.
+    let decoder =
+        key.format.map(|format| FormatRow::of(format).ok_or_else(|| format!("no shader decodes {format}")));
+    let decoder = decoder.transpose()?;
+    if let Some(row) = decoder {
+        libs.push(match row.kind {
+            Kind::Blocks => "values_blocks",
+            Kind::Floats => "values_floats",
+        });
+        text.push_str(&row.shader());
     }
     for name in libs {
         let name = match name {
             "reduce" if caps.subgroups => "reduce_subgroup",
             "reduce" => "reduce_workgroup",
+            "team" if caps.subgroups => "team_subgroup",
+            "team" => "team_workgroup",
             name => name,
         };
         let lib = LIBS.iter().find(|lib| lib.name == name).ok_or_else(|| format!("no library {name}"))?;
         text.push_str(lib.text);
         bindings = bindings.and(lib.bindings);
-    }
-    if let Some(format) = key.format {
-        text.push_str(formats::shader(format).ok_or_else(|| format!("no shader decodes {format}"))?);
     }
     text.push_str(op.text);
     Ok((text, bindings))

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chaski_gguf::{Format, Gguf};
 
 use super::device::Device;
-use super::layout::{Layout, MAX_PLANES};
+use super::layout::Layout;
 use super::memory::GpuBuffer;
 use crate::backend::{self, BackendError, Result};
 use crate::tensor::Shape;
 
-/// Bytes of a weight that are brought into planes and handed to the queue at once.
+/// Bytes of a weight that are brought into order and handed to the queue at once.
 const CHUNK: usize = 8 << 20;
 /// The queue is waited for after so many bytes, so that what it keeps for the copies stays small.
 const WAIT_EVERY: usize = 64 << 20;
@@ -25,8 +25,6 @@ pub(crate) struct Shard {
     pub(crate) first: usize,
     /// Rows.
     pub(crate) rows: usize,
-    /// Where its planes begin, in words.
-    pub(crate) planes: [u32; MAX_PLANES],
 }
 
 /// A weight of one row is a vector, everything else a matrix.
@@ -99,77 +97,59 @@ pub(crate) fn load(
         (format.info().decode)(tensor.bytes, &mut values);
         return Ok(GpuWeight::Vector(vectors.add(device, &values, "vectors")?));
     }
-    let layout = Layout::of(format).ok_or_else(|| no(name, &format!("no shader decodes {format}")))?;
-    let blocks_per_row = shape.row() / format.info().block_len;
-    let rows_at_once = rows_of_shard(&layout, blocks_per_row, shape.rows(), device.max_binding())
-        .ok_or_else(|| no(name, "one row is more than the device binds at once"))?;
+    let layout = Layout::of(format, shape.row());
+    let layout =
+        layout.ok_or_else(|| no(name, &format!("no shader reads rows of {} {format}", shape.row())))?;
+    let ranges = layout.shards(shape.rows(), unit(shape), device.max_binding());
+    let ranges = ranges.ok_or_else(|| no(name, "one of its rows is more than the device binds at once"))?;
     // Everything is had before the first byte is copied.
     let mut shards = Vec::new();
-    let mut first = 0;
-    while first < shape.rows() {
-        let rows = rows_at_once.min(shape.rows() - first);
-        let (at, bytes) = layout.offsets(rows * blocks_per_row);
+    for range in ranges {
+        let bytes = layout.bytes(range.len()).ok_or_else(|| no(name, "is too large"))?;
         let buffer = GpuBuffer::new(device, bytes, name)?;
-        shards.push(Shard { buffer, first, rows, planes: at.map(|at| (at / 4) as u32) });
-        first += rows;
+        shards.push(Shard { buffer, first: range.start, rows: range.len() });
     }
-    let row_bytes = blocks_per_row * layout.block_bytes;
+    let row_bytes = layout.file_row_bytes();
     for shard in &shards {
-        let bytes = &tensor.bytes[shard.first * row_bytes..(shard.first + shard.rows) * row_bytes];
-        upload(device, shard, &layout, bytes)?;
+        let bytes = tensor.bytes.get(shard.first * row_bytes..(shard.first + shard.rows) * row_bytes);
+        let bytes = bytes.ok_or_else(|| no(name, "the file ends before it"))?;
+        let mut waiting = 0;
+        layout.upload(bytes, CHUNK, |at, piece| {
+            device.write(&shard.buffer.buffer, at, piece)?;
+            waiting += piece.len();
+            if waiting < WAIT_EVERY {
+                return Ok(());
+            }
+            waiting = 0;
+            device.queue.submit([]);
+            device.wait()
+        })?;
+        device.queue.submit([]);
     }
     Ok(GpuWeight::Matrix(Matrix { format, shape, shards }))
 }
 
-/// As many rows as fit into `most` bytes; none if not one does.
-fn rows_of_shard(layout: &Layout, blocks_per_row: usize, rows: usize, most: usize) -> Option<usize> {
-    let fits = |rows: usize| layout.offsets(rows.saturating_mul(blocks_per_row)).1 <= most;
-    if fits(rows) {
-        return Some(rows);
-    }
-    let padding = layout.planes.len() * super::layout::PLANE_ALIGN;
-    let at_once = most.saturating_sub(padding) / (blocks_per_row * layout.block_bytes).max(1);
-    // Shards begin at rows that many kernels take together.
-    let at_once = if at_once >= 64 { at_once / 64 * 64 } else { at_once };
-    (at_once > 0 && fits(at_once)).then_some(at_once)
+/// Rows that stay together when a weight is divided: those of an expert.
+pub(crate) fn unit(shape: Shape) -> usize {
+    if shape.0[2] > 1 { shape.0[1] } else { 1 }
 }
 
-fn upload(device: &Device, shard: &Shard, layout: &Layout, bytes: &[u8]) -> Result<()> {
-    // A whole number of words of every plane, however odd a block.
-    let step = (CHUNK / layout.block_bytes).next_multiple_of(8) * layout.block_bytes;
-    let mut packed = Vec::new();
-    let mut waiting = 0;
-    for (i, blocks) in bytes.chunks(step).enumerate() {
-        for plane in 0..layout.planes.len() {
-            layout.pack(plane, blocks, &mut packed);
-            packed.resize(packed.len().next_multiple_of(4), 0);
-            let at = shard.planes[plane] as usize * 4
-                + i * (step / layout.block_bytes) * layout.plane_bytes(plane);
-            device.write(&shard.buffer.buffer, at, &packed)?;
-        }
-        waiting += blocks.len();
-        if waiting >= WAIT_EVERY {
-            device.queue.submit([]);
-            device.wait()?;
-            waiting = 0;
-        }
+/// Vectors that one kernel reads, in one buffer: their own where that is the same for all, else a new one. Gives where each
+/// begins, in words.
+pub(crate) fn together(device: &Device, vectors: &[&Vector]) -> Result<(Arc<GpuBuffer>, Vec<usize>)> {
+    if let Some((first, rest)) = vectors.split_first()
+        && rest.iter().all(|v| Arc::ptr_eq(&v.buffer, &first.buffer))
+    {
+        return Ok((first.buffer.clone(), vectors.iter().map(|v| v.at as usize).collect()));
     }
-    device.queue.submit([]);
-    device.check()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_hold_whole_rows_and_fit() {
-        let layout = Layout::of(Format::F32).unwrap();
-        assert_eq!(rows_of_shard(&layout, 100, 1000, 400_000), Some(1000), "what fits is not divided");
-        let rows = rows_of_shard(&layout, 100, 1000, 200_000).unwrap();
-        assert_eq!(rows, 448);
-        assert!(layout.offsets(rows * 100).1 <= 200_000);
-        assert_eq!(rows_of_shard(&layout, 100, 1000, 4_100), Some(10));
-        assert_eq!(rows_of_shard(&layout, 100, 1000, 300), None);
+    let mut values: Vec<f32> = Vec::new();
+    let mut places = Vec::new();
+    for vector in vectors {
+        places.push(values.len());
+        values.extend_from_slice(&vector.values);
+        values.resize(values.len().next_multiple_of(4), 0.0);
     }
+    let buffer = GpuBuffer::new(device, values.len() * 4, "vectors")?;
+    device.write(&buffer.buffer, 0, bytemuck::cast_slice(&values))?;
+    Ok((Arc::new(buffer), places))
 }

@@ -5,9 +5,9 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::lanes::{load_f32, load_half, store_f32, sum as sum_lanes};
-use crate::graph::hadamard_block;
 use crate::cpu::vector::Vector;
 use crate::cpu::vector::exp::{COEFFICIENTS, LN2_HIGH, LN2_LOW, MAX, MIN};
+use crate::graph::hadamard_block;
 
 /// What the table holds.
 pub(super) static VECTOR: Vector =

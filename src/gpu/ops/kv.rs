@@ -21,9 +21,9 @@ const MOST_VALUES: usize = 512;
 const PARTS_AT: usize = 6;
 
 /// A format of the cache that kernels know.
-struct Known {
+pub(crate) struct Known {
     format: KvFormat,
-    write: &'static str,
+    pub(crate) write: &'static str,
     k: &'static str,
     v: &'static str,
     /// Words of a block's quants; none for floats, which have no scales.
@@ -37,13 +37,27 @@ const KNOWN: &[Known] = &[
     Known { format: KvFormat::Q4_0, write: "write_q4_0", k: "k_q4_0", v: "v_q4_0", quant_words: Some(4) },
 ];
 
+/// The one format of a cache whose K and V rows have the same.
+pub(crate) fn format_of(kv: &KvLayer) -> Result<&'static Known> {
+    if kv.formats.0 == kv.formats.1 {
+        known(kv.formats.0)
+    } else {
+        Err("K and V have different formats".into())
+    }
+}
+
+/// Whether kernels know a format.
+pub(crate) fn is_known(format: KvFormat) -> bool {
+    known(format).is_ok()
+}
+
 fn known(format: KvFormat) -> Result<&'static Known> {
     KNOWN.iter().find(|k| k.format == format).ok_or_else(|| format!("no kernel for a cache of {format}"))
 }
 
 impl Known {
     /// The word at which the scales of `rows` rows of `dim` values begin.
-    fn scales(&self, rows: usize, dim: usize) -> usize {
+    pub(crate) fn scales(&self, rows: usize, dim: usize) -> usize {
         self.quant_words.map_or(0, |words| rows * dim.div_ceil(32) * words)
     }
     /// How many threads write a row.

@@ -2,9 +2,11 @@
 
 mod add;
 mod each;
-mod kv;
+pub(super) mod kv;
+pub(super) mod products;
 mod rms_norm;
 mod rope;
+pub(super) mod rope_write;
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use super::layout::Layout;
 use super::memory::gpu_buffer;
 use super::plan::Dispatch;
 use super::shader::KernelKey;
-use super::weight::{GpuWeight, Matrix, Vector, gpu_weight};
+use super::weight::{GpuWeight, Matrix, Vector, gpu_weight, unit};
 use crate::backend::{Buffer, KvLayer, Segment, Weight, Why};
 use crate::graph::{Graph, Input, Node, NodeId, Op};
 use crate::tensor::{DType, Format, Shape};
@@ -49,12 +51,10 @@ impl Query<'_> {
         if node.shape.rows() == 1 {
             return Err(format!("{} is a matrix of one row, which no kernel takes", node.name));
         }
-        let layout = Layout::of(format).filter(|_| super::formats::shader(format).is_some());
-        let layout = layout.ok_or_else(|| format!("no kernel for {format}"))?;
-        let blocks = node.shape.row() / format.info().block_len;
-        if layout.offsets(blocks).1 > self.device.max_binding() {
-            return Err(format!("a row of {} is more than the device binds at once", node.name));
-        }
+        let k = node.shape.row();
+        let layout = Layout::of(format, k).ok_or_else(|| format!("no kernel for rows of {k} {format}"))?;
+        let shards = layout.shards(node.shape.rows(), unit(node.shape), self.device.max_binding());
+        shards.ok_or_else(|| format!("a row of {} is more than the device binds at once", node.name))?;
         Ok((format, node.shape))
     }
     /// Whether input `i` is a vector of the file.
@@ -86,7 +86,7 @@ impl Planner<'_> {
         Ok(self.segment.graph.node(self.input(i)?).shape)
     }
     /// Where a computed value lies in the arena, in words; a multiple of 16.
-    fn place(&self, id: NodeId) -> Result<usize> {
+    pub(crate) fn place(&self, id: NodeId) -> Result<usize> {
         let node = self.segment.graph.node(id);
         let region = self.segment.regions.get(id.index()).copied().flatten();
         let region = region.ok_or_else(|| format!("{} has no memory", node.label()))?;
@@ -113,17 +113,25 @@ impl Planner<'_> {
             _ => Ok((self.src(i)?, "ids_arena")),
         }
     }
-    fn weight(&self, i: usize) -> Result<&Arc<dyn Weight>> {
-        let node = self.segment.graph.node(self.input(i)?);
+    /// Whether input `i` is a weight of the file.
+    pub(crate) fn is_weight(&self, i: usize) -> bool {
+        self.input(i).is_ok_and(|id| matches!(self.segment.graph.node(id).op, Op::Weight(_)))
+    }
+    fn weight(&self, id: NodeId) -> Result<&Arc<dyn Weight>> {
+        let node = self.segment.graph.node(id);
         let Op::Weight(id) = &node.op else { return Err(format!("{} is no weight", node.label())) };
         let weight = self.segment.weights.get(id.0 as usize).and_then(Option::as_ref);
         weight.ok_or_else(|| format!("weight {} does not live here", node.name))
     }
-    /// Input `i`, a matrix: as a dispatch takes it, and what it is.
-    pub(crate) fn matrix(&self, i: usize) -> Result<(&Arc<dyn Weight>, &Matrix)> {
-        let weight = self.weight(i)?;
+    /// Input `i`, a matrix, as a dispatch takes it.
+    pub(crate) fn matrix(&self, i: usize) -> Result<&Arc<dyn Weight>> {
+        self.matrix_of(self.input(i)?)
+    }
+    /// A node that is a matrix, as a dispatch takes it.
+    pub(crate) fn matrix_of(&self, id: NodeId) -> Result<&Arc<dyn Weight>> {
+        let weight = self.weight(id)?;
         match gpu_weight(weight)? {
-            GpuWeight::Matrix(matrix) => Ok((weight, matrix)),
+            GpuWeight::Matrix(_) => Ok(weight),
             GpuWeight::Vector(_) => Err("a vector stands where a matrix is needed".into()),
         }
     }
@@ -165,6 +173,14 @@ pub(crate) fn kernel(op: &'static str) -> KernelKey {
     KernelKey::new(op).with("WG", WG)
 }
 
+/// What a weight is, as a matrix.
+pub(crate) fn matrix(weight: &Arc<dyn Weight>) -> Result<&Matrix> {
+    match gpu_weight(weight)? {
+        GpuWeight::Matrix(matrix) => Ok(matrix),
+        GpuWeight::Vector(_) => Err("a vector stands where a matrix is needed".into()),
+    }
+}
+
 /// Whether the first input is a weight of the file.
 fn is_weight(q: &Query) -> bool {
     q.input(0).is_ok_and(|node| matches!(node.op, Op::Weight(_)))
@@ -181,6 +197,7 @@ pub(crate) fn supports(q: &Query) -> Result<(), Why> {
         Op::KvWrite => kv::supports(q, 2),
         Op::Attention { .. } => kv::supports(q, 1),
         Op::GetRows if !is_weight(q) => Ok(()),
+        Op::GetRows | Op::MatMul | Op::MatMulExperts => q.matrix(0).map(|_| ()),
         Op::Rope(_) | Op::Glu(_) | Op::Softmax | Op::SumToOne | Op::WeightedSum | Op::Gather => Ok(()),
         Op::Input(_) | Op::Weight(_) | Op::Kv { .. } | Op::View | Op::Copy => Ok(()),
         op => Err(format!("no kernel for {}", op.name())),
@@ -203,7 +220,10 @@ pub(crate) fn dispatches(p: &Planner) -> Result<Vec<Dispatch>> {
         Op::Hadamard => each::hadamard(p),
         Op::KvWrite => kv::write(p),
         Op::Attention { n_head, scale, softcap } => kv::attention(p, *n_head, *scale, *softcap),
+        Op::GetRows if p.is_weight(0) => products::rows(p),
         Op::GetRows => each::computed_rows(p),
+        Op::MatMul => products::product(p),
+        Op::MatMulExperts => products::experts(p),
         op => Err(format!("no kernel for {}", op.name())),
     }
 }
