@@ -353,12 +353,12 @@ fn attention(
     let cells = case.input(Input::Cells, written);
     let tokens = case.input(Input::Tokens, asked);
     assert_eq!(case.graph.node(tokens).shape.len(), asked);
-    // Positions 0 to 89 lie from cell 100 on, 90 to 199 from cell 0 on; the rest of the cells hold nothing.
-    let cell = |position: i32| if position < 90 { 100 + position } else { position - 90 };
+    // Positions 0 to 89 lie from cell 115 on, 90 to 199 from cell 0 on; the rest of the cells hold nothing.
+    let cell = |position: i32| if position < 90 { 115 + position } else { position - 90 };
     case.inputs.cells = (0..written as i32).map(cell).collect();
     let spans = vec![
         Span { start: 7, len: 20, pos: 3 },
-        Span { start: 100, len: 90, pos: 0 },
+        Span { start: 115, len: 90, pos: 0 },
         Span { start: 0, len: 100, pos: 90 },
         Span { start: 100, len: 10, pos: 190 },
     ];

@@ -15,6 +15,9 @@ pub(crate) const WORKGROUP_BYTES: u32 = 16 << 10;
 /// Memory above this share of what the driver says to be free is not asked for.
 const FULL_PERCENT: u8 = 95;
 
+/// What kernels make use of where it is there.
+const TIERS: &[(Features, &str)] = &[(Features::SUBGROUP, "subgroups"), (Features::SHADER_F16, "f16")];
+
 /// How the GPU is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuOptions {
@@ -73,6 +76,8 @@ pub struct Adapter {
     pub driver: String,
     /// Bytes of its memory that are free, where that can be found out.
     pub memory: Option<u64>,
+    /// What it can do beyond what all of them can, in words.
+    pub tiers: Vec<&'static str>,
     /// Why it cannot be used, if it cannot.
     pub declined: Option<String>,
 }
@@ -140,6 +145,7 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
         api: info.backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         memory: super::budget::free(adapter),
+        tiers: TIERS.iter().filter(|(f, _)| adapter.features().contains(*f)).map(|(_, name)| *name).collect(),
         declined,
     }
 }
@@ -184,7 +190,7 @@ mod tests {
     fn adapter(number: usize, name: &str, kind: Kind, declined: Option<&str>) -> Adapter {
         let declined = declined.map(Into::into);
         let (api, driver) = ("vulkan".into(), "driver 1".into());
-        Adapter { number, name: name.into(), kind, api, driver, memory: None, declined }
+        Adapter { number, name: name.into(), kind, api, driver, memory: None, tiers: Vec::new(), declined }
     }
 
     #[test]

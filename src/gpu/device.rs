@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wgpu::{
-    Buffer, BufferDescriptor, BufferUsages, ComputePipeline, DeviceDescriptor, ErrorFilter, Features,
-    MapMode, MemoryHints, PollType, Trace,
+    Buffer, BufferDescriptor, BufferUsages, CommandEncoder, CommandEncoderDescriptor, ComputePipeline,
+    DeviceDescriptor, ErrorFilter, Features, MapMode, MemoryHints, PollType, Trace,
 };
 
 use super::GpuError;
@@ -42,6 +42,28 @@ pub struct Counters {
     pub bytes_read: u64,
 }
 
+/// Where values pass on their way to the host.
+#[derive(Default)]
+struct Staging {
+    buffer: Option<Buffer>,
+    /// What a plan that was submitted copies there by itself: from which buffer, from where, and how many bytes.
+    coming: Option<(Buffer, usize, usize)>,
+}
+
+impl Staging {
+    /// The buffer, at least so large.
+    fn at_least(&mut self, device: &Device, bytes: usize) -> Result<Buffer> {
+        if let Some(buffer) = self.buffer.as_ref().filter(|b| b.size() >= bytes as u64) {
+            return Ok(buffer.clone());
+        }
+        self.coming = None;
+        let usage = BufferUsages::COPY_DST | BufferUsages::MAP_READ;
+        let buffer = device.buffer(bytes.next_power_of_two(), usage, "what is read back")?;
+        self.buffer = Some(buffer.clone());
+        Ok(buffer)
+    }
+}
+
 /// A device with everything that was made for it.
 pub(crate) struct Device {
     pub(crate) device: wgpu::Device,
@@ -56,7 +78,7 @@ pub(crate) struct Device {
     pub(crate) checked: bool,
     pub(super) pipelines: Mutex<HashMap<KernelKey, Arc<ComputePipeline>>>,
     pub(super) layouts: Mutex<HashMap<super::shader::Bindings, super::pipeline::Layout>>,
-    staging: Mutex<Option<Buffer>>,
+    staging: Mutex<Staging>,
     counters: Mutex<Counters>,
 }
 
@@ -199,26 +221,41 @@ impl Device {
         let size = out.len().next_multiple_of(4);
         self.count(Counters { reads: 1, bytes_read: out.len() as u64, ..Counters::default() });
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        if staging.as_ref().is_none_or(|s| s.size() < size as u64) {
-            let usage = BufferUsages::COPY_DST | BufferUsages::MAP_READ;
-            *staging = Some(self.buffer(size.next_power_of_two(), usage, "what is read back")?);
+        let coming = staging.coming.take();
+        let to = staging.at_least(self, size)?;
+        if coming.is_none_or(|(of, at, bytes)| (of, at, bytes) != (buffer.clone(), offset, size)) {
+            let mut encoder = self.device.create_command_encoder(&CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(buffer, offset as u64, &to, 0, size as u64);
+            self.queue.submit([encoder.finish()]);
         }
-        let Some(staging) = &*staging else { return Err(self.error("no staging buffer")) };
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, offset as u64, staging, 0, size as u64);
-        self.queue.submit([encoder.finish()]);
         let (told, result) = std::sync::mpsc::channel();
-        staging.map_async(MapMode::Read, 0..size as u64, move |mapped| {
+        to.map_async(MapMode::Read, 0..size as u64, move |mapped| {
             // The receiver is gone only if this call has already failed.
             let _ = told.send(mapped);
         });
         self.wait()?;
         let mapped = result.try_recv().map_err(|_| self.error("a buffer was not mapped"))?;
         mapped.map_err(|e| self.error(format!("reading back: {e}")))?;
-        let view = staging.get_mapped_range(0..size as u64).map_err(|e| self.error(e.to_string()))?;
+        let view = to.get_mapped_range(0..size as u64).map_err(|e| self.error(e.to_string()))?;
         out.copy_from_slice(&view[..out.len()]);
         drop(view);
-        staging.unmap();
+        to.unmap();
+        Ok(())
+    }
+
+    /// Have a plan copy what will be read when it has run: `bytes` bytes at `offset` of `buffer`.
+    pub(crate) fn expect_read(
+        &self,
+        encoder: &mut CommandEncoder,
+        buffer: &Buffer,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        let size = bytes.next_multiple_of(4);
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = staging.at_least(self, size)?;
+        encoder.copy_buffer_to_buffer(buffer, offset as u64, &to, 0, size as u64);
+        staging.coming = Some((buffer.clone(), offset, size));
         Ok(())
     }
 
@@ -228,6 +265,9 @@ impl Device {
             return Ok(());
         }
         self.check()?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        staging.coming.take_if(|(of, ..)| of == buffer);
+        drop(staging);
         self.queue.write_buffer(buffer, offset as u64, bytes);
         Ok(())
     }

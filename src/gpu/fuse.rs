@@ -123,7 +123,7 @@ impl Uses<'_> {
         products.iter().all(|id| {
             let Some(w) = weight(id) else { return false };
             let DType::Block(format) = w.dtype else { return false };
-            let whole = super::Gpu::weight_bytes(format, w.shape);
+            let whole = super::Gpu::stored_bytes(format, w.shape);
             self.node(*id).shape.rows() <= MAX_COLUMNS
                 && w.dtype == first.dtype
                 && w.shape.row() == first.shape.row()

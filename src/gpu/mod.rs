@@ -33,7 +33,7 @@ pub use device::{Caps, Counters};
 
 use crate::backend::{Backend, Buffer, Fused, Plan, Result, Segment, Weight, Why};
 use crate::graph::{Graph, NodeId};
-use crate::tensor::Act;
+use crate::tensor::{Act, Shape};
 use device::Device;
 use memory::{GpuBuffer, gpu_buffer};
 use weight::VectorPool;
@@ -43,7 +43,7 @@ use weight::VectorPool;
 #[non_exhaustive]
 pub enum GpuError {
     /// No adapter is what was asked for.
-    #[error("{}; {}", no_adapter(asked.as_deref()), known_adapters(known))]
+    #[error("{}; {}", no_adapter(.asked.as_deref()), known_adapters(.known))]
     NoAdapter {
         /// What [`GpuOptions::device`] said.
         asked: Option<String>,
@@ -118,7 +118,7 @@ impl Gpu {
         self.device.max_binding()
     }
     /// Bytes that a weight of this shape takes on the device; none where no kernel reads the format.
-    pub fn weight_bytes(format: Format, shape: crate::tensor::Shape) -> Option<u64> {
+    pub fn stored_bytes(format: Format, shape: Shape) -> Option<u64> {
         if shape.rows() == 1 {
             return Some(shape.len() as u64 * 4);
         }
@@ -162,7 +162,21 @@ impl Backend for Gpu {
         Ok(Arc::new(GpuBuffer::new(&self.device, bytes, what)?))
     }
     fn load_weight(&self, file: &Arc<Gguf>, index: usize) -> Result<Arc<dyn Weight>> {
-        Ok(Arc::new(weight::load(&self.device, &self.vectors, file, index)?))
+        let weight = self.alloc_weight(file, index)?;
+        self.fill_weight(file, index, &weight)?;
+        Ok(weight)
+    }
+    fn weight_bytes(&self, file: &Gguf, index: usize) -> u64 {
+        let Some(info) = file.tensors().get(index) else { return 0 };
+        let shape = Shape(info.shape.map(|d| d as usize));
+        Gpu::stored_bytes(info.format, shape).unwrap_or(info.bytes)
+    }
+    fn alloc_weight(&self, file: &Arc<Gguf>, index: usize) -> Result<Arc<dyn Weight>> {
+        Ok(Arc::new(weight::alloc(&self.device, &self.vectors, file, index)?))
+    }
+    fn fill_weight(&self, file: &Arc<Gguf>, index: usize, weight: &Arc<dyn Weight>) -> Result<()> {
+        let weight = weight::gpu_weight(weight).map_err(|why| self.device.error(why))?;
+        weight::fill(&self.device, file, index, weight)
     }
     fn plan(&self, segment: &Segment) -> Result<Box<dyn Plan>> {
         plan::make(self, segment)

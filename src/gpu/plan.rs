@@ -77,6 +77,8 @@ pub(crate) struct GpuPlan {
     inputs: GpuBuffer,
     arena: Arc<dyn Buffer>,
     scratch: Option<Arc<GpuBuffer>>,
+    /// Where the graph's output lies in the arena, and its bytes, if it is computed here.
+    output: Option<(usize, usize)>,
     timestamps: Option<Timestamps>,
 }
 
@@ -126,6 +128,10 @@ pub(super) fn make(gpu: &Gpu, segment: &Segment) -> Result<Box<dyn Plan>> {
         let op = graph.node(id).op.name();
         ready.push(Ready { dispatch, op, pipeline, bindings, layout: of_kernel, group });
     }
+    let output = graph.output().filter(|id| segment.nodes.contains(id)).and_then(|id| {
+        let region = segment.regions.get(id.index()).copied().flatten()?;
+        Some((region.offset, graph.node(id).bytes()))
+    });
     let arena = segment.arena.clone();
     let device = device.clone();
     Ok(Box::new(GpuPlan {
@@ -136,6 +142,7 @@ pub(super) fn make(gpu: &Gpu, segment: &Segment) -> Result<Box<dyn Plan>> {
         inputs,
         arena,
         scratch,
+        output,
         timestamps: None,
     }))
 }
@@ -244,6 +251,10 @@ impl Plan for GpuPlan {
         drop(pass);
         if let Some(timestamps) = &self.timestamps {
             timestamps.resolve(&mut encoder);
+        }
+        if let Some((offset, bytes)) = self.output {
+            let arena = gpu_buffer(&self.arena).map_err(|why| self.device.error(why))?;
+            self.device.expect_read(&mut encoder, &arena.buffer, offset, bytes)?;
         }
         self.device.queue.submit([encoder.finish()]);
         self.device.count(Counters { submissions: 1, dispatches: ran, ..Counters::default() });

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chaski_gguf::{Format, Gguf};
+use chaski_gguf::{Format, Gguf, TensorRef};
 
 use super::device::Device;
 use super::layout::Layout;
@@ -77,21 +77,22 @@ impl VectorPool {
     }
 }
 
-/// Copy a tensor of the file to the device.
-pub(crate) fn load(
-    device: &Device,
-    vectors: &VectorPool,
-    file: &Arc<Gguf>,
-    index: usize,
-) -> Result<GpuWeight> {
-    let no = |name: &str, why: &str| BackendError::Weight { name: name.into(), why: why.into() };
-    let info =
-        file.tensors().get(index).ok_or_else(|| no(&format!("number {index}"), "is not in the file"))?;
-    let name = info.name.as_str();
-    let tensor = file.tensor(name).ok_or_else(|| no(name, "the file ends before it"))?;
-    let dims: Vec<usize> = info.shape.iter().map(|d| *d as usize).collect();
-    let shape = Shape::new(&dims);
-    let format = info.format;
+fn error(name: &str, why: impl Into<String>) -> BackendError {
+    BackendError::Weight { name: name.into(), why: why.into() }
+}
+
+/// A tensor of the file with its shape.
+fn tensor(file: &Gguf, index: usize) -> Result<(TensorRef<'_>, Shape)> {
+    let info = file.tensors().get(index);
+    let info = info.ok_or_else(|| error(&format!("number {index}"), "is not in the file"))?;
+    let tensor = file.tensor(&info.name).ok_or_else(|| error(&info.name, "the file ends before it"))?;
+    Ok((tensor, Shape(info.shape.map(|d| d as usize))))
+}
+
+/// Memory for a tensor of the file. A vector is copied at once: it is small.
+pub(crate) fn alloc(device: &Device, vectors: &VectorPool, file: &Gguf, index: usize) -> Result<GpuWeight> {
+    let (tensor, shape) = tensor(file, index)?;
+    let (name, format) = (tensor.info.name.as_str(), tensor.info.format);
     if shape.rows() == 1 {
         let mut values = vec![0.0; shape.len()];
         (format.info().decode)(tensor.bytes, &mut values);
@@ -99,20 +100,29 @@ pub(crate) fn load(
     }
     let layout = Layout::of(format, shape.row());
     let layout =
-        layout.ok_or_else(|| no(name, &format!("no shader reads rows of {} {format}", shape.row())))?;
+        layout.ok_or_else(|| error(name, format!("no shader reads rows of {} {format}", shape.row())))?;
     let ranges = layout.shards(shape.rows(), unit(shape), device.max_binding());
-    let ranges = ranges.ok_or_else(|| no(name, "one of its rows is more than the device binds at once"))?;
-    // Everything is had before the first byte is copied.
+    let ranges =
+        ranges.ok_or_else(|| error(name, "one of its rows is more than the device binds at once"))?;
     let mut shards = Vec::new();
     for range in ranges {
-        let bytes = layout.bytes(range.len()).ok_or_else(|| no(name, "is too large"))?;
+        let bytes = layout.bytes(range.len()).ok_or_else(|| error(name, "is too large"))?;
         let buffer = GpuBuffer::new(device, bytes, name)?;
         shards.push(Shard { buffer, first: range.start, rows: range.len() });
     }
+    Ok(GpuWeight::Matrix(Matrix { format, shape, shards }))
+}
+
+/// Copy the bytes of a tensor to the memory that [`alloc`] gave for it.
+pub(crate) fn fill(device: &Device, file: &Gguf, index: usize, weight: &GpuWeight) -> Result<()> {
+    let GpuWeight::Matrix(matrix) = weight else { return Ok(()) };
+    let (tensor, _) = tensor(file, index)?;
+    let name = tensor.info.name.as_str();
+    let layout = Layout::of(matrix.format, matrix.shape.row()).ok_or_else(|| error(name, "has no layout"))?;
     let row_bytes = layout.file_row_bytes();
-    for shard in &shards {
+    for shard in &matrix.shards {
         let bytes = tensor.bytes.get(shard.first * row_bytes..(shard.first + shard.rows) * row_bytes);
-        let bytes = bytes.ok_or_else(|| no(name, "the file ends before it"))?;
+        let bytes = bytes.ok_or_else(|| error(name, "the file ends before it"))?;
         let mut waiting = 0;
         layout.upload(bytes, CHUNK, |at, piece| {
             device.write(&shard.buffer.buffer, at, piece)?;
@@ -126,7 +136,7 @@ pub(crate) fn load(
         })?;
         device.queue.submit([]);
     }
-    Ok(GpuWeight::Matrix(Matrix { format, shape, shards }))
+    Ok(())
 }
 
 /// Rows that stay together when a weight is divided: those of an expert.
