@@ -259,6 +259,11 @@ impl Device {
         Ok(())
     }
 
+    /// What a plan before has copied may be outdated now.
+    pub(crate) fn expect_nothing(&self) {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner).coming = None;
+    }
+
     /// Copy bytes into `buffer`, before everything that is submitted after. Offsets and lengths are multiples of four.
     pub(crate) fn write(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {

@@ -255,6 +255,8 @@ impl Plan for GpuPlan {
         if let Some((offset, bytes)) = self.output {
             let arena = gpu_buffer(&self.arena).map_err(|why| self.device.error(why))?;
             self.device.expect_read(&mut encoder, &arena.buffer, offset, bytes)?;
+        } else {
+            self.device.expect_nothing();
         }
         self.device.queue.submit([encoder.finish()]);
         self.device.count(Counters { submissions: 1, dispatches: ran, ..Counters::default() });
