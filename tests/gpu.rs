@@ -124,10 +124,11 @@ impl Case {
         for (id, bytes) in &self.values {
             backend.write(&arena, place(*id).offset, bytes).unwrap();
         }
+        let bytes: Vec<Vec<u8>> = self.weights.iter().map(|values| f32s(values)).collect();
         let mut writer = Writer::new();
         writer.set("general.architecture", "test").unwrap();
-        for (i, values) in self.weights.iter().enumerate() {
-            writer.tensor(&format!("w{i}"), &[values.len() as u64], Format::F32, &f32s(values)).unwrap();
+        for (i, (values, bytes)) in self.weights.iter().zip(&bytes).enumerate() {
+            writer.tensor(&format!("w{i}"), &[values.len() as u64], Format::F32, bytes).unwrap();
         }
         let mut file = Vec::new();
         writer.write_to(&mut file).unwrap();

@@ -30,9 +30,9 @@ var<workgroup> query: array<Heads, DK>;
 var<workgroup> weights: array<Heads, WG>;
 var<workgroup> rows: array<u32, WG>;
 
-// The cell of a position in spans `from` to `to`, which are sorted; 0xffffffff where none holds it.
-fn cell_of(position: u32, from: u32, to: u32) -> u32 {
-    for (var s = from; s < to; s += 1u) {
+// The cell of a position in spans `first` up to `last`, which are sorted; 0xffffffff where none holds it.
+fn cell_of(position: u32, first: u32, last: u32) -> u32 {
+    for (var s = first; s < last; s += 1u) {
         let at = p.spans + 3u * s;
         let start = inputs[at + 2u];
         if (position < start) {

@@ -27,69 +27,6 @@ const TEAMS: u32 = WG / LANES;
 // Where the slots of sums of squares begin.
 const SQUARES: u32 = COLS * ROWS;
 
-// The eight vectors of one column that meet an item.
-struct Column {
-    a0: vec4<f32>, a1: vec4<f32>, a2: vec4<f32>, a3: vec4<f32>,
-    b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
-}
-
-fn column(x: u32, at: vec2<u32>) -> Column {
-    let k = params.k;
-    return Column(
-        x4(x, at.x, k), x4(x, at.x + 4u, k), x4(x, at.x + 8u, k), x4(x, at.x + 12u, k),
-        x4(x, at.y, k), x4(x, at.y + 4u, k), x4(x, at.y + 8u, k), x4(x, at.y + 12u, k),
-    );
-}
-
-fn norm(at: vec2<u32>) -> Column {
-    let k = params.k;
-    let n = params.norm_at;
-    return Column(
-        norm4(n, at.x, k), norm4(n, at.x + 4u, k), norm4(n, at.x + 8u, k), norm4(n, at.x + 12u, k),
-        norm4(n, at.y, k), norm4(n, at.y + 4u, k), norm4(n, at.y + 8u, k), norm4(n, at.y + 12u, k),
-    );
-}
-
-fn scaled(x: Column, n: Column) -> Column {
-    return Column(
-        x.a0 * n.a0, x.a1 * n.a1, x.a2 * n.a2, x.a3 * n.a3,
-        x.b0 * n.b0, x.b1 * n.b1, x.b2 * n.b2, x.b3 * n.b3,
-    );
-}
-
-fn squares(x: Column) -> f32 {
-    let s = x.a0 * x.a0 + x.a1 * x.a1 + x.a2 * x.a2 + x.a3 * x.a3
-        + x.b0 * x.b0 + x.b1 * x.b1 + x.b2 * x.b2 + x.b3 * x.b3;
-    return dot(s, vec4<f32>(1.0));
-}
-
-// The sums of a column that a bias is multiplied by.
-fn sums(x: Column) -> vec2<f32> {
-    if (!ITEM_BIASED) { return vec2<f32>(0.0); }
-    return vec2<f32>(dot(x.a0 + x.a1 + x.a2 + x.a3, vec4<f32>(1.0)), dot(x.b0 + x.b1 + x.b2 + x.b3, vec4<f32>(1.0)));
-}
-
-fn product(w: Item, x: Column, sum: vec2<f32>) -> f32 {
-    let a = dot(w.a0, x.a0) + dot(w.a1, x.a1) + dot(w.a2, x.a2) + dot(w.a3, x.a3);
-    let b = dot(w.b0, x.b0) + dot(w.b1, x.b1) + dot(w.b2, x.b2) + dot(w.b3, x.b3);
-    return dot(w.scale, vec2<f32>(a, b)) + dot(w.bias, sum);
-}
-
-// Products of one column with the rows of the team, and its sum of squares in z.
-fn step(wa: Item, wb: Item, x: u32, at: vec2<u32>, n: Column) -> vec3<f32> {
-    var c = column(x, at);
-    var s = 0.0;
-    if (NORM == 1u) {
-        s = squares(c);
-        c = scaled(c, n);
-    }
-    let sum = sums(c);
-    let a = product(wa, c, sum);
-    var b = 0.0;
-    if (ROWS > 1u) { b = product(wb, c, sum); }
-    return vec3<f32>(a, b, s);
-}
-
 fn put(c: u32, v: vec3<f32>, at: At) {
     team_put(c * ROWS, v.x, at);
     if (ROWS > 1u) { team_put(c * ROWS + 1u, v.y, at); }
@@ -169,24 +106,22 @@ fn main(at: At) {
     let xs = params.x_stride;
     let own = lane(at);
     for (var i = own; i < params.items; i += LANES) {
-        let place = item_at(i);
         if (GLU != 0u) { part = 0u; }
-        let wa = item(a, i, params.k);
+        let wa = weights(a, i, params.k);
         var wb = wa;
         if (ROWS > 1u) {
             if (GLU != 0u) { part = 1u; }
-            wb = item(b, i, params.k);
+            wb = weights(b, i, params.k);
         }
-        var n: Column;
-        if (NORM == 1u) { n = norm(place); }
-        s0 += step(wa, wb, x, place, n);
-        if (COLS > 1u) { s1 += step(wa, wb, x + xs, place, n); }
-        if (COLS > 2u) { s2 += step(wa, wb, x + 2u * xs, place, n); }
-        if (COLS > 3u) { s3 += step(wa, wb, x + 3u * xs, place, n); }
-        if (COLS > 4u) { s4 += step(wa, wb, x + 4u * xs, place, n); }
-        if (COLS > 5u) { s5 += step(wa, wb, x + 5u * xs, place, n); }
-        if (COLS > 6u) { s6 += step(wa, wb, x + 6u * xs, place, n); }
-        if (COLS > 7u) { s7 += step(wa, wb, x + 7u * xs, place, n); }
+        let n = norms(params.norm_at, i, params.k);
+        s0 += multiply(wa, wb, x, i, n, params.k);
+        if (COLS > 1u) { s1 += multiply(wa, wb, x + xs, i, n, params.k); }
+        if (COLS > 2u) { s2 += multiply(wa, wb, x + 2u * xs, i, n, params.k); }
+        if (COLS > 3u) { s3 += multiply(wa, wb, x + 3u * xs, i, n, params.k); }
+        if (COLS > 4u) { s4 += multiply(wa, wb, x + 4u * xs, i, n, params.k); }
+        if (COLS > 5u) { s5 += multiply(wa, wb, x + 5u * xs, i, n, params.k); }
+        if (COLS > 6u) { s6 += multiply(wa, wb, x + 6u * xs, i, n, params.k); }
+        if (COLS > 7u) { s7 += multiply(wa, wb, x + 7u * xs, i, n, params.k); }
     }
     put(0u, s0, at);
     if (COLS > 1u) { put(1u, s1, at); }

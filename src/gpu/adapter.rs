@@ -212,12 +212,12 @@ mod tests {
     fn the_first_usable_adapter_is_taken_and_a_name_prefers_usable_ones() {
         let old = adapter(0, "Old card", Kind::Discrete, Some("too old"));
         let card = adapter(1, "New card", Kind::Discrete, None);
-        let pick = |device: Option<&str>| {
+        let picked = |device: Option<&str>| {
             let options = GpuOptions { device: device.map(Into::into), ..GpuOptions::default() };
-            super::pick(&[&old, &card], &options)
+            pick(&[&old, &card], &options)
         };
-        assert_eq!(pick(None), Some(1));
-        assert_eq!(pick(Some("card")), Some(1));
-        assert_eq!(pick(Some("old")), Some(0), "named, it is refused with its reason");
+        assert_eq!(picked(None), Some(1));
+        assert_eq!(picked(Some("card")), Some(1));
+        assert_eq!(picked(Some("old")), Some(0), "named, it is refused with its reason");
     }
 }

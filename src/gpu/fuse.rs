@@ -262,7 +262,7 @@ impl Uses<'_> {
         };
         let (q_x, q_norm) = normed(q_x, q);
         let (k_x, k_norm) = normed(k_x, k);
-        Some(Heads { x: [q_x, k_x, v], norms: [q_norm, k_norm], pairs, table, q, write })
+        Some(Heads { x: [q_x, k_x, v], norms: [q_norm, k_norm], pairs, table, q })
     }
 }
 
@@ -341,5 +341,5 @@ fn heads_of(graph: &Graph, fused: &Fused) -> Result<Heads> {
         }
     };
     let ((pairs, q_x, table, q_norm), (_, k_x, _, k_norm)) = (part(q)?, part(k)?);
-    Ok(Heads { x: [q_x, k_x, v], norms: [q_norm, k_norm], pairs, table, q, write })
+    Ok(Heads { x: [q_x, k_x, v], norms: [q_norm, k_norm], pairs, table, q })
 }

@@ -5,8 +5,6 @@ use crate::graph::{Graph, Input, NodeId, Op, RopeParams};
 
 /// Words of what a token sees: the first position, the one after the last, and its spans from one number to another.
 pub(crate) const VIEW_WORDS: usize = 4;
-/// Words of a span: its first cell, how many, and the position that the first one holds.
-pub(crate) const SPAN_WORDS: usize = 3;
 
 /// The angles of a batch's positions, computed by the host in double precision.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +73,8 @@ impl InputsLayout {
     pub(crate) fn angles(&self, node: NodeId) -> Option<usize> {
         self.angles.iter().find(|(angles, _)| angles.node == node).map(|(_, at)| *at)
     }
-    /// Where spans lie: [`SPAN_WORDS`] each, numbered over all windows and lists.
+    /// Where spans lie, numbered over all windows and lists: three words each, the first cell, how many, and the position that
+    /// the first one holds.
     pub(crate) fn spans(&self) -> usize {
         self.spans
     }

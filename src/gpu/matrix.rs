@@ -16,6 +16,12 @@ const MATVEC_THREADS: usize = 128;
 const TILE: usize = 64;
 /// Threads of a workgroup of `matmul` and of `get_rows`.
 const MATMUL_THREADS: usize = 256;
+/// Threads of a workgroup of `quantize_bytes`: few, so that a single vector is spread over the device.
+const QUANTIZE_THREADS: usize = 32;
+/// Experts of a layer, at most, whose slots `expert_tiles` brings together.
+const MAX_EXPERTS: usize = 1024;
+/// From so many slots an expert on, tiles are worth more than matrices read once a slot.
+const TILES_FROM: usize = 4;
 /// From so many rows on, a team of `matvec` takes two: below, more workgroups are worth more than activations read once for two.
 const TWO_ROWS_FROM: usize = 4096;
 
@@ -25,6 +31,8 @@ pub(crate) struct Kernel {
     pub(crate) key: KernelKey,
     pub(crate) immediates: Immediates,
     pub(crate) groups: usize,
+    /// Bytes of memory that it shares with the other kernels of its product.
+    pub(crate) scratch: usize,
 }
 
 /// Rows of a matrix that lie in one buffer.
@@ -70,7 +78,8 @@ pub(crate) struct Norm {
 pub(crate) struct Experts {
     /// The file of `shaders/lib` that reads the numbers, and where they begin.
     pub(crate) ids: (&'static str, usize),
-    /// Rows of one expert.
+    /// Experts of the layer, and rows of one.
+    pub(crate) experts: usize,
     pub(crate) rows: usize,
     /// Experts that a token uses.
     pub(crate) used: usize,
@@ -91,6 +100,23 @@ pub(crate) struct Product<'a> {
     /// Values that are added to the results, for the whole tensor.
     pub(crate) add: Option<Place>,
     pub(crate) experts: Option<Experts>,
+    /// Whether the vectors are signed bytes, as [`quantize`] leaves them; for formats of blocks.
+    pub(crate) bytes: bool,
+}
+
+/// Words from one vector of `k` signed bytes to the next: the bytes, and a scale for each 32.
+pub(crate) fn bytes_stride(k: usize) -> usize {
+    (k / 4 + k / 32).next_multiple_of(4)
+}
+
+/// Round `columns` vectors of `k` values to signed bytes, [`bytes_stride`] apart. All places are multiples of four words.
+pub(crate) fn quantize(k: usize, x: Place, columns: usize, out: usize) -> Result<Kernel, String> {
+    if !k.is_multiple_of(32) || [x.at, x.stride, out].iter().any(|at| !at.is_multiple_of(4)) {
+        return Err(format!("no kernel rounds rows of {k} values at these places"));
+    }
+    let key = KernelKey::new("quantize_bytes").with("WG", QUANTIZE_THREADS);
+    let im = Immediates::default().u(k / 32).u(columns).u(x.at).u(x.stride).u(out).u(bytes_stride(k));
+    Ok(Kernel { key, immediates: im, groups: (columns * k / 32).div_ceil(QUANTIZE_THREADS), scratch: 0 })
 }
 
 /// How a row of `k` values is counted: its stride, and the libraries and constants that a kernel takes for it.
@@ -133,27 +159,46 @@ pub(crate) fn get_rows(
     out: usize,
 ) -> Result<Kernel, String> {
     let counting = Counting::of(rows, None)?;
-    let mut key = keyed("get_rows", MATMUL_THREADS, rows, &counting)?.lib(ids_lib);
-    if ids_lib == "ids_inputs" {
-        key = key.lib("inputs");
-    }
+    let key = ids(keyed("get_rows", MATMUL_THREADS, rows, &counting)?, ids_lib);
     let immediates = Immediates::default().u(rows.k).u(counting.stride).u(rows.first).u(rows.rows);
     let immediates = immediates.u(n).u(ids_at).u(out);
-    Ok(Kernel { key, immediates, groups: (n * rows.k.div_ceil(16)).div_ceil(MATMUL_THREADS) })
+    Ok(Kernel { key, immediates, groups: (n * rows.k.div_ceil(16)).div_ceil(MATMUL_THREADS), scratch: 0 })
 }
 
-/// The kernel of a product; several where it takes `matmul` and there is more than one part.
+/// The kernels of a product, in order: `matvec`, or `matmul` for every part, or what brings slots together and then `matmul`.
 ///
 /// # Errors
 /// No kernel computes it, with the reason.
 pub(crate) fn product(p: &Product, caps: Caps) -> Result<Vec<Kernel>, String> {
-    if p.columns <= MAX_COLUMNS || p.experts.is_some() {
+    let tiled = match p.experts {
+        None => p.columns > MAX_COLUMNS,
+        Some(e) => p.columns >= TILES_FROM * e.experts && e.experts <= MAX_EXPERTS,
+    };
+    if !tiled {
         return Ok(vec![matvec(p, caps)?]);
     }
-    if p.norm.is_some() || p.glu.is_some() {
-        return Err(format!("no kernel normalises or activates {} columns with their product", p.columns));
+    if p.bytes || p.norm.is_some() || p.glu.is_some() {
+        return Err(format!(
+            "no kernel normalises, rounds or activates {} columns with their product",
+            p.columns
+        ));
     }
-    p.parts.iter().map(|part| matmul(p, part, caps)).collect()
+    let Some(experts) = p.experts else {
+        return p.parts.iter().map(|part| matmul(p, part, None, caps)).collect();
+    };
+    let [part] = p.parts else { return Err("no kernel takes experts of several matrices".into()) };
+    let tiles = p.columns / TILE + experts.experts;
+    let scratch = (3 * tiles + p.columns) * 4;
+    let key = KernelKey::new("expert_tiles").with("WG", MATMUL_THREADS).with("EXPERTS", experts.experts);
+    let immediates = Immediates::default().u(p.columns).u(experts.ids.1).u(experts.experts).u(tiles);
+    let key = ids(key, experts.ids.0);
+    let sort = Kernel { key, immediates, groups: 1, scratch };
+    Ok(vec![sort, Kernel { scratch, ..matmul(p, part, Some((&experts, tiles)), caps)? }])
+}
+
+/// The library that reads numbers, with what it takes.
+fn ids(key: KernelKey, lib: &'static str) -> KernelKey {
+    if lib == "ids_inputs" { key.lib(lib).lib("inputs") } else { key.lib(lib) }
 }
 
 fn matvec(p: &Product, caps: Caps) -> Result<Kernel, String> {
@@ -169,12 +214,20 @@ fn matvec(p: &Product, caps: Caps) -> Result<Kernel, String> {
         return Err("no kernel adds to, or takes experts of, several matrices".into());
     }
     let counting = Counting::of(rows, Some(p.x))?;
-    let lanes = caps.lanes as usize;
+    if p.bytes && (counting.tail || counting.x_lib != "x_vectors" || rows.format.info().block_len == 1) {
+        return Err(format!(
+            "no kernel multiplies rows of {} {} by bytes at these places",
+            rows.k, rows.format
+        ));
+    }
+    let lanes = (caps.lanes as usize).clamp(1, MATVEC_THREADS);
     let teams = MATVEC_THREADS / lanes;
     let columns = if p.experts.is_some() { 1 } else { p.columns };
+    // The rows of an expert are counted within it; else a shard's results begin at its first row.
+    let counted = |part: &Part| p.experts.map_or((part.rows.rows, part.rows.first), |e| (e.rows, 0));
     let (of_team, per_team) = match p.glu {
         Some(_) => (2, 1),
-        None if p.parts.iter().all(|q| q.rows.rows >= TWO_ROWS_FROM) => (2, 2),
+        None if p.parts.iter().all(|q| counted(q).0 >= TWO_ROWS_FROM) => (2, 2),
         None => (1, 1),
     };
     let slots = columns * of_team + if p.norm.is_some() { columns } else { 0 };
@@ -198,24 +251,21 @@ fn matvec(p: &Product, caps: Caps) -> Result<Kernel, String> {
         .with("ADD", usize::from(p.add.is_some()))
         .with("BIAS", usize::from(biased))
         .with("EXPERTS", usize::from(p.experts.is_some()))
-        .lib(counting.x_lib)
+        .lib(if p.bytes { "multiply_bytes" } else { "multiply_floats" })
         .lib(["weight", "weight2", "weight3"][p.parts.len() - 1]);
     key = vectors(key, p.norm.is_some() || biased);
+    if !p.bytes {
+        key = key.lib(counting.x_lib);
+    }
     key = match p.experts {
         None => key.lib("ids_none"),
-        Some(e) if e.ids.0 == "ids_inputs" => key.lib("ids_inputs").lib("inputs"),
-        Some(e) => key.lib(e.ids.0),
+        Some(e) => ids(key, e.ids.0),
     };
     let norm = p.norm.unwrap_or(Norm { at: 0, eps: 0.0 });
     let add = p.add.unwrap_or(Place { at: 0, stride: 0 });
     let mut im = Immediates::default().u(rows.k).u(rows.k.div_ceil(32)).u(counting.stride);
     im = im.u(p.x.at).u(p.x.stride).u(norm.at).f(norm.eps);
-    // The rows of an expert are counted within it; else a shard's results begin at its first row.
-    let (expert_rows, shift) = match p.experts {
-        None => (0, [0, 1]),
-        Some(e) => (e.rows, [1, 0]),
-    };
-    im = im.u(add.at + shift[1] * rows.first).u(add.stride);
+    im = im.u(add.at + counted(first).1).u(add.stride);
     im = match p.experts {
         None => im.u(0).u(0).u(0).u(0).u(0).u(0).u(0),
         Some(e) if e.rows > 0 && e.used > 0 => {
@@ -231,8 +281,7 @@ fn matvec(p: &Product, caps: Caps) -> Result<Kernel, String> {
             im = im.u(0).u(0).u(0).u(0);
             continue;
         };
-        let rows = if shift[0] == 1 { expert_rows } else { part.rows.rows };
-        let begin = shift[1] * part.rows.first;
+        let (rows, begin) = counted(part);
         im = im.u(rows).u(part.out.at + begin).u(part.out.stride).u(part.bias.unwrap_or(0) + begin);
         if i == 0 || p.glu.is_none() {
             groups += rows.div_ceil(per_group);
@@ -241,29 +290,43 @@ fn matvec(p: &Product, caps: Caps) -> Result<Kernel, String> {
     if p.experts.is_some() {
         groups *= p.columns;
     }
-    Ok(Kernel { key, immediates: im, groups })
+    Ok(Kernel { key, immediates: im, groups, scratch: 0 })
 }
 
-fn matmul(p: &Product, part: &Part, caps: Caps) -> Result<Kernel, String> {
+/// One matrix; with experts, and the number of tiles that their slots are cut into.
+fn matmul(
+    p: &Product,
+    part: &Part,
+    experts: Option<(&Experts, usize)>,
+    caps: Caps,
+) -> Result<Kernel, String> {
     let rows = &part.rows;
     let counting = Counting::of(rows, Some(p.x))?;
+    let halves = caps.f16 && !matches!(rows.format, Format::F32 | Format::BF16);
     let key = keyed("matmul", MATMUL_THREADS, rows, &counting)?
         .with("ADD", usize::from(p.add.is_some()))
         .with("BIAS", usize::from(part.bias.is_some()))
         .lib(counting.x_lib)
         .lib("weight")
-        .lib(if caps.f16 && !matches!(rows.format, Format::F32 | Format::BF16) {
-            "tile_f16"
-        } else {
-            "tile_f32"
-        });
-    let key = vectors(key, part.bias.is_some());
+        .lib(if halves { "tile_f16" } else { "tile_f32" });
+    let mut key = vectors(key, part.bias.is_some());
+    key = if experts.is_some() { key.lib("columns_experts").lib("scratch") } else { key.lib("columns_all") };
     let add = p.add.unwrap_or(Place { at: 0, stride: 0 });
+    // The rows of an expert are counted within it; else a shard's results begin at its first row.
+    let (of_one, begin) = experts.map_or((rows.rows, rows.first), |(e, _)| (e.rows, 0));
     let im = Immediates::default().u(rows.k).u(rows.k.div_ceil(32)).u(counting.stride);
-    let im = im.u(rows.rows).u(p.columns).u(p.x.at).u(p.x.stride);
-    let im = im.u(part.out.at + rows.first).u(part.out.stride).u(add.at + rows.first).u(add.stride);
-    let im = im.u(part.bias.unwrap_or(0) + rows.first);
-    Ok(Kernel { key, immediates: im, groups: rows.rows.div_ceil(TILE) * p.columns.div_ceil(TILE) })
+    let im = im.u(of_one).u(p.columns).u(p.x.at).u(p.x.stride);
+    let im = im.u(part.out.at + begin).u(part.out.stride).u(add.at + begin).u(add.stride);
+    let im = im.u(part.bias.unwrap_or(0) + begin);
+    let (im, column_tiles) = match experts {
+        None => (im.u(0).u(0).u(0).u(0).u(0), p.columns.div_ceil(TILE)),
+        Some((e, tiles)) if e.rows > 0 && e.used > 0 => {
+            let im = im.u(rows.first / e.rows).u(rows.rows / e.rows).u(e.used).u(usize::from(e.x_per_slot));
+            (im.u(tiles), tiles)
+        }
+        Some(_) => return Err("experts without rows".into()),
+    };
+    Ok(Kernel { key, immediates: im, groups: of_one.div_ceil(TILE) * column_tiles, scratch: 0 })
 }
 
 /// The library that reads norms and biases, or the one that has none, so that no buffer need be bound.

@@ -71,10 +71,6 @@ impl Bindings {
     pub(crate) const fn and(self, other: Bindings) -> Bindings {
         Bindings(self.0 | other.0)
     }
-    /// Whether all of `other` are among them.
-    pub(crate) fn has(self, other: Bindings) -> bool {
-        self.0 & other.0 == other.0
-    }
     /// Whether kernels write through binding `number`.
     pub(crate) fn is_written(number: u32) -> bool {
         Bindings::ARENA.and(Bindings::KV).and(Bindings::SCRATCH).0 >> number & 1 == 1
@@ -109,6 +105,7 @@ ops! {
     attention: arena inputs cache scratch;
     attention_merge: arena scratch;
     copy_in: arena inputs;
+    expert_tiles: arena scratch;
     gather: arena inputs;
     get_computed_rows: arena inputs;
     get_rows: arena weight;
@@ -117,6 +114,7 @@ ops! {
     kv_write: arena inputs;
     matmul: arena;
     matvec: arena team finish;
+    quantize_bytes: arena;
     rms_norm: arena vectors reduce;
     rope: arena rope;
     rope_write: arena inputs rope reduce;
@@ -149,6 +147,8 @@ libs! {
     cache_both binds KV;
     cache_k binds KV;
     cache_v binds KV;
+    columns_all;
+    columns_experts;
     finish;
     gelu_tanh;
     heads_1;
@@ -162,6 +162,8 @@ libs! {
     k_f32;
     k_q4_0;
     k_q8_0;
+    multiply_bytes;
+    multiply_floats;
     reduce_subgroup;
     reduce_workgroup;
     rope;

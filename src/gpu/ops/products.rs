@@ -94,11 +94,13 @@ pub(crate) fn dispatches(device: &Device, product: &Product) -> Result<Vec<Dispa
                 glu: product.glu,
                 add: product.add.map(|at| Place { at, stride: stride(first) }),
                 experts: product.experts,
+                bytes: false,
             },
             device.caps,
         )?;
-        let alone = kernels.len() > 1;
-        for (number, Kernel { key, immediates, groups }) in kernels.into_iter().enumerate() {
+        let alone = matrices.len() > 1 && kernels.len() == matrices.len();
+        let last = kernels.len().saturating_sub(1);
+        for (number, Kernel { key, immediates, groups, scratch }) in kernels.into_iter().enumerate() {
             let of_kernel = if alone { number..number + 1 } else { 0..product.operands.len() };
             let weights = &product.operands[of_kernel.clone()];
             let columns = product.experts.map(|_| product.columns);
@@ -107,7 +109,9 @@ pub(crate) fn dispatches(device: &Device, product: &Product) -> Result<Vec<Dispa
                 weights: weights.iter().map(|o| (o.weight.clone(), shard)).collect(),
                 vectors: buffer.clone(),
                 how: format!("{} ({})", first.format, key.op),
-                weight_bytes: read.sum(),
+                // What only prepares a product reads no weights.
+                weight_bytes: if alone || number == last { read.sum() } else { 0 },
+                scratch,
                 ..Dispatch::new(key, immediates, groups)
             });
         }
@@ -125,12 +129,12 @@ pub(super) fn product(p: &Planner) -> Result<Vec<Dispatch>> {
 pub(super) fn experts(p: &Planner) -> Result<Vec<Dispatch>> {
     let [used, n, ..] = p.shape(2)?.0;
     let weight = p.matrix(0)?.clone();
-    let rows = matrix(&weight)?.shape.0[1];
+    let [_, rows, count, _] = matrix(&weight)?.shape.0;
     let (at, lib) = p.ids(2)?;
     // With one slot a token the two ways to lay out the vectors are one.
     let x_per_slot = p.shape(1)?.0[1] == used;
     let plain = Product::plain(weight, p.src(1)?, used * n, p.dst()?);
-    let experts = Some(Experts { ids: (lib, at), rows, used, x_per_slot });
+    let experts = Some(Experts { ids: (lib, at), experts: count, rows, used, x_per_slot });
     dispatches(p.device, &Product { experts, ..plain })
 }
 
@@ -142,7 +146,7 @@ pub(super) fn rows(p: &Planner) -> Result<Vec<Dispatch>> {
     let (at, lib) = p.ids(1)?;
     let of_shard = |shard: usize| -> Result<Dispatch> {
         let rows = rows_of(table, shard)?;
-        let Kernel { key, immediates, groups } = kernels::get_rows(&rows, (lib, at), n, p.dst()?)?;
+        let Kernel { key, immediates, groups, .. } = kernels::get_rows(&rows, (lib, at), n, p.dst()?)?;
         let how = table.format.to_string();
         let weights = vec![(weight.clone(), shard)];
         Ok(Dispatch { weights, how, ..Dispatch::new(key, immediates, groups) })

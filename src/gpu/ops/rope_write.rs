@@ -19,8 +19,6 @@ pub(crate) struct Heads {
     pub(crate) table: NodeId,
     /// The turned q: its value is stored.
     pub(crate) q: NodeId,
-    /// The write into the cache.
-    pub(crate) write: NodeId,
 }
 
 /// The dispatch; the planner stands at the write.
