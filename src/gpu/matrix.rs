@@ -17,6 +17,7 @@ const TILE: usize = 64;
 /// Threads of a workgroup of `matmul` and of `get_rows`.
 const MATMUL_THREADS: usize = 256;
 /// Threads of a workgroup of `quantize_bytes`: few, so that a single vector is spread over the device.
+#[cfg(test)]
 const QUANTIZE_THREADS: usize = 32;
 /// Experts of a layer, at most, whose slots `expert_tiles` brings together.
 const MAX_EXPERTS: usize = 1024;
@@ -105,11 +106,13 @@ pub(crate) struct Product<'a> {
 }
 
 /// Words from one vector of `k` signed bytes to the next: the bytes, and a scale for each 32.
+#[cfg(test)]
 pub(crate) fn bytes_stride(k: usize) -> usize {
     (k / 4 + k / 32).next_multiple_of(4)
 }
 
 /// Round `columns` vectors of `k` values to signed bytes, [`bytes_stride`] apart. All places are multiples of four words.
+#[cfg(test)]
 pub(crate) fn quantize(k: usize, x: Place, columns: usize, out: usize) -> Result<Kernel, String> {
     if !k.is_multiple_of(32) || [x.at, x.stride, out].iter().any(|at| !at.is_multiple_of(4)) {
         return Err(format!("no kernel rounds rows of {k} values at these places"));
