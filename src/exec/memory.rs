@@ -25,6 +25,11 @@ pub fn layout(low: &Lowered, devices: usize) -> Layout {
     let n = graph.nodes().len();
     let steps = schedule(low);
     let mut last_use: Vec<usize> = (0..n).collect();
+    for (id, node) in graph.iter() {
+        for input in &node.inputs {
+            last_use[source(graph, *input).index()] = id.index();
+        }
+    }
     for step in &steps {
         for id in step.nodes().iter().flat_map(|id| &graph.node(*id).inputs) {
             let last = &mut last_use[source(graph, *id).index()];
