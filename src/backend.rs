@@ -49,6 +49,14 @@ pub enum BackendError {
         /// What is wrong.
         why: String,
     },
+    /// The device itself has failed, or was lost.
+    #[error("{device}: {why}")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What it says.
+        why: String,
+    },
     /// `--check` found a value that is not finite.
     #[error("node {node}: {value} at element {index} of row {row}")]
     NotFinite {
@@ -98,6 +106,16 @@ pub struct KvLayer {
     pub capacity: usize,
 }
 
+/// Nodes that a device computes together, without memory for what only passes between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fused {
+    /// The nodes, views between them included, in the order of the graph; they run where the last of them stands. A node may
+    /// be computed together with several others.
+    pub nodes: Vec<NodeId>,
+    /// Those whose values are written. Whoever reads one stands behind the last node.
+    pub stores: Vec<NodeId>,
+}
+
 /// Nodes of one device that run without a stop, and where everything they touch lies.
 ///
 /// The executor makes these and keeps what backends rely on: values that are alive at once have regions that do not
@@ -105,8 +123,11 @@ pub struct KvLayer {
 pub struct Segment<'a> {
     /// The lowered graph.
     pub graph: &'a Graph,
-    /// The nodes of this segment, in order; free nodes among them are skipped.
+    /// The nodes of this segment, in order; free nodes among them are skipped. Of nodes that are computed together it is the
+    /// last.
     pub nodes: &'a [NodeId],
+    /// What is computed together, here and elsewhere: see [`Backend::fuse`].
+    pub fused: &'a [Fused],
     /// For every node of the graph: its place in the arena of its device, if it has one.
     pub regions: &'a [Option<Region>],
     /// This device's arena.
@@ -172,6 +193,11 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// The reason, for the load report.
     fn supports(&self, graph: &Graph, node: NodeId) -> Result<(), Why>;
+    /// Which nodes of a lowered graph this device computes together; `nodes` are its own. A value that nobody outside of
+    /// them reads needs no memory then.
+    fn fuse(&self, _graph: &Graph, _nodes: &[NodeId]) -> Vec<Fused> {
+        Vec::new()
+    }
     /// How the activations of a matrix product with weights of this format are to be stored.
     fn activation(&self, weight: Format) -> Act;
     /// Zeroed memory; `what` goes into the error.

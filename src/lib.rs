@@ -7,6 +7,8 @@ pub mod cpu;
 pub mod demo;
 pub mod engine;
 pub mod exec;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod graph;
 pub mod kv;
 pub mod machine;

@@ -3,92 +3,18 @@
 //! Reads `conformance/` of the folder that `CHASKI_TEST_DATA` names; its README says what agreement
 //! means: normalised mean squared error, `sum((a - b)^2) / sum(b^2)`.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chaski::cpu::CpuOptions;
 use chaski::cpu::isa::Isa;
 use chaski::engine::{BatchToken, Engine, EngineOptions};
-use chaski::kv::KvFormat;
-use chaski::model::{ARCHS, KvChoice, Model, RopeOptions};
+use chaski::model::{KvChoice, Model, RopeOptions};
 use chaski_gguf::Gguf;
-use serde_json::Value;
-
-struct Case {
-    name: String,
-    model: PathBuf,
-    arch: String,
-    quant: String,
-    kv: (KvFormat, KvFormat),
-    tokens: Vec<u32>,
-    logits: Vec<f32>,
-    /// For a quantized cache: the logits with an f16 cache, and llama.cpp's own loss against them.
-    base: Option<(Vec<f32>, f64)>,
-}
-
-fn cases() -> Option<Vec<Case>> {
-    let Some(data) = std::env::var_os("CHASKI_TEST_DATA") else {
-        eprintln!("skipped: CHASKI_TEST_DATA is not set, so there are no reference logits to agree with");
-        return None;
-    };
-    let folder = Path::new(&data).join("conformance");
-    let mut cases = Vec::new();
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "json") {
-            cases.push(read_case(&folder, &path));
-        }
-    }
-    cases.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(!cases.is_empty(), "no cases in {}", folder.display());
-    Some(cases)
-}
-
-fn read_case(folder: &Path, path: &Path) -> Case {
-    let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let text = |key: &str| json[key].as_str().unwrap().to_owned();
-    let floats = |name: &str| -> Vec<f32> {
-        let bytes = std::fs::read(folder.join(name)).unwrap();
-        bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-    };
-    let kv = |i: usize| json["kv"][i].as_str().unwrap().parse().unwrap();
-    Case {
-        name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
-        model: folder.join(text("model")),
-        arch: text("arch"),
-        quant: text("quant"),
-        kv: (kv(0), kv(1)),
-        tokens: json["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect(),
-        logits: floats(&text("logits")),
-        base: json
-            .get("base_logits")
-            .map(|b| (floats(b.as_str().unwrap()), json["peer_nmse_to_base"].as_f64().unwrap())),
-    }
-}
-
-/// What the data's README allows.
-fn allowed(case: &Case, model: &Model) -> f64 {
-    if let Some((_, peer)) = case.base {
-        return 1.3 * peer;
-    }
-    if model.hparams().experts.is_some() {
-        return 3e-2;
-    }
-    match case.quant.as_str() {
-        "F32" | "F16" => 1e-5,
-        "BF16" => 1e-4,
-        _ => 2e-3,
-    }
-}
-
-fn nmse(got: &[f32], want: &[f32]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
-        got.iter().zip(want).map(|(a, b)| f(f64::from(*a), f64::from(*b))).sum()
-    };
-    sum(&|a, b| (a - b) * (a - b)) / sum(&|_, b| b * b)
-}
+use common::cases::{Case, allowed, cases, runs};
+use common::tiny::nmse;
 
 /// The logits of every position.
 fn logits(case: &Case, threads: usize, n_ubatch: usize, isa: Isa, exact: bool) -> (Arc<Model>, Vec<f32>) {
@@ -112,13 +38,6 @@ fn logits(case: &Case, threads: usize, n_ubatch: usize, isa: Isa, exact: bool) -
     let mut out = Vec::new();
     engine.decode(&batch, &mut out).unwrap();
     (model, out)
-}
-
-/// By the file's own word: a case's name for its architecture may say more (`llama-moe`).
-fn runs(case: &Case) -> bool {
-    let file = Gguf::open(&case.model).unwrap();
-    let arch = file.require_str("general.architecture").unwrap();
-    ARCHS.iter().any(|a| a.name() == arch)
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn node(op: Op, inputs: Vec<NodeId>, shape: Shape) -> Node {
 
 /// A graph of views, copies and ops with up to three inputs on up to three devices; some values are empty, some never read.
 fn random_graph(random: &mut Random, devices: usize) -> Lowered {
-    let mut low = Lowered { graph: Graph::default(), device: vec![0] };
+    let mut low = Lowered { graph: Graph::default(), device: vec![0], fused: Vec::new() };
     low.graph.push(node(Op::Input(Input::Tokens), Vec::new(), Shape::new(&[4])));
     for _ in 0..random.below(60) + 2 {
         let n = low.graph.nodes().len();
@@ -109,7 +109,7 @@ fn no_two_values_of_a_random_graph_that_are_alive_at_once_overlap() {
 
 #[test]
 fn a_chain_of_values_takes_the_memory_of_two() {
-    let mut low = Lowered { graph: Graph::default(), device: vec![0; 50] };
+    let mut low = Lowered { graph: Graph::default(), device: vec![0; 50], fused: Vec::new() };
     let shape = Shape::new(&[1024]);
     let mut last = low.graph.push(node(Op::Input(Input::Tokens), Vec::new(), shape));
     for _ in 1..50 {

@@ -2,19 +2,11 @@
 //! block loses less. It is orthogonal and its own inverse: turning both q and k leaves their dot product as it is,
 //! and what is read through turned V rows is turned back once at the end.
 
-/// Blocks shorter than this do not spread values far enough to be worth their time.
-const LEAST: usize = 16;
+use crate::graph::hadamard_block;
 
-/// The length of the blocks in which [`transform`] turns a row of `dim` values: the largest power of two that divides it.
-/// None where that is less than 16.
-pub fn block_len(dim: usize) -> Option<usize> {
-    let len = dim & dim.wrapping_neg();
-    (len >= LEAST).then_some(len)
-}
-
-/// Turn a row, block by block (see [`block_len`]), in its place. Where no block length applies the row stays as it is.
+/// Turn a row, block by block (see [`hadamard_block`]), in its place. Where no block length applies the row stays as it is.
 pub fn transform(row: &mut [f32]) {
-    let Some(len) = block_len(row.len()) else { return };
+    let Some(len) = hadamard_block(row.len()) else { return };
     let factor = 1.0 / (len as f32).sqrt();
     for block in row.chunks_exact_mut(len) {
         let mut half = 1;
@@ -39,12 +31,6 @@ mod tests {
     use crate::cpu::isa::Isa;
     use crate::cpu::vector::vector;
     use crate::kv::random::Random;
-
-    #[test]
-    fn blocks_are_the_largest_power_of_two_of_at_least_sixteen() {
-        assert_eq!([128, 64, 80, 96, 112, 576].map(block_len), [128, 64, 16, 32, 16, 64].map(Some));
-        assert_eq!([0, 1, 8, 40, 72, 100].map(block_len), [None; 6]);
-    }
 
     #[test]
     fn it_is_the_matrix_of_signs() {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::place::Placement;
-use crate::backend::Backend;
+use crate::backend::{Backend, Fused};
 use crate::graph::{Graph, Node, NodeId, Op};
 use crate::tensor::{Act, DType};
 
@@ -15,12 +15,14 @@ pub struct Lowered {
     pub graph: Graph,
     /// For every node: its device.
     pub device: Vec<usize>,
+    /// Nodes that their device computes together.
+    pub fused: Vec<Fused>,
 }
 
 /// Lower a placed graph.
 pub fn lower(graph: &Graph, placement: &Placement, backends: &[&dyn Backend]) -> Lowered {
     let mut low = Lowering {
-        out: Lowered { graph: Graph::default(), device: Vec::new() },
+        out: Lowered { graph: Graph::default(), device: Vec::new(), fused: Vec::new() },
         copies: HashMap::new(),
         rounded: HashMap::new(),
     };
@@ -45,6 +47,12 @@ pub fn lower(graph: &Graph, placement: &Placement, backends: &[&dyn Backend]) ->
     }
     for kept in graph.kept() {
         low.out.graph.keep(new_id[kept.index()]);
+    }
+    let Lowered { graph, device, fused } = &mut low.out;
+    for (number, backend) in backends.iter().enumerate() {
+        let own = graph.iter().filter(|(id, _)| device[id.index()] == number);
+        let own: Vec<NodeId> = own.map(|(id, _)| id).collect();
+        fused.extend(backend.fuse(graph, &own));
     }
     low.out
 }

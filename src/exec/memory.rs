@@ -2,6 +2,7 @@
 //! lifetimes do not meet.
 
 use super::lower::Lowered;
+use super::steps::{schedule, source};
 use crate::backend::Region;
 use crate::graph::{NodeId, Op};
 
@@ -22,53 +23,57 @@ pub struct Layout {
 pub fn layout(low: &Lowered, devices: usize) -> Layout {
     let graph = &low.graph;
     let n = graph.nodes().len();
-    let source = |mut id: NodeId| {
-        while let (Op::View, Some(&of)) = (&graph.node(id).op, graph.node(id).inputs.first()) {
-            id = of;
-        }
-        id
-    };
+    let steps = schedule(low);
     let mut last_use: Vec<usize> = (0..n).collect();
     for (id, node) in graph.iter() {
         for input in &node.inputs {
-            last_use[source(*input).index()] = id.index();
+            last_use[source(graph, *input).index()] = id.index();
         }
     }
-    if let Some(output) = graph.output() {
-        last_use[source(output).index()] = n;
+    for step in &steps {
+        for id in step.nodes().iter().flat_map(|id| &graph.node(*id).inputs) {
+            let last = &mut last_use[source(graph, *id).index()];
+            *last = step.at.index().max(*last);
+        }
+        for id in step.stores() {
+            let last = &mut last_use[id.index()];
+            *last = step.at.index().max(*last);
+        }
     }
-    for kept in graph.kept() {
-        last_use[source(*kept).index()] = n;
+    for wanted in graph.output().iter().chain(graph.kept()) {
+        last_use[source(graph, *wanted).index()] = n;
     }
 
     let mut regions: Vec<Option<Region>> = vec![None; n];
     let mut arena = vec![0; devices];
     let mut live: Vec<Vec<(NodeId, Region)>> = vec![Vec::new(); devices];
-    for (id, node) in graph.iter() {
-        if matches!(node.op, Op::View) {
-            regions[id.index()] = regions[source(id).index()];
-            continue;
-        }
-        let bytes = node.bytes().next_multiple_of(ALIGN);
-        if node.op.is_free() || bytes == 0 {
-            continue;
-        }
-        let device = low.device[id.index()];
-        let live = &mut live[device];
-        live.retain(|(of, _)| last_use[of.index()] >= id.index());
-        let mut offset = 0;
-        let mut at = live.len();
-        for (i, (_, taken)) in live.iter().enumerate() {
-            if offset + bytes <= taken.offset {
-                at = i;
-                break;
+    for step in &steps {
+        for &id in step.stores() {
+            let node = graph.node(id);
+            let bytes = node.bytes().next_multiple_of(ALIGN);
+            if bytes == 0 {
+                continue;
             }
-            offset = taken.offset + taken.bytes;
+            let device = low.device[id.index()];
+            let live = &mut live[device];
+            live.retain(|(of, _)| last_use[of.index()] >= step.at.index());
+            let mut offset = 0;
+            let mut at = live.len();
+            for (i, (_, taken)) in live.iter().enumerate() {
+                if offset + bytes <= taken.offset {
+                    at = i;
+                    break;
+                }
+                offset = taken.offset + taken.bytes;
+            }
+            let region = Region { offset, bytes };
+            live.insert(at, (id, region));
+            arena[device] = arena[device].max(offset + bytes);
+            regions[id.index()] = Some(region);
         }
-        let region = Region { offset, bytes };
-        live.insert(at, (id, region));
-        arena[device] = arena[device].max(offset + bytes);
-        regions[id.index()] = Some(region);
+    }
+    for (id, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::View)) {
+        regions[id.index()] = regions[source(graph, id).index()];
     }
     Layout { regions, arena }
 }

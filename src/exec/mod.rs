@@ -6,6 +6,7 @@ mod memory;
 mod place;
 mod profile;
 mod run;
+mod steps;
 
 pub use lower::{Lowered, lower};
 pub use memory::{Layout, layout};

@@ -3,7 +3,7 @@
 //! 1. A node goes where its weight or its cache layer lives.
 //! 2. A node without either follows its first input of its own layer; without such an input it goes where its layer's
 //!    weights live, and outside of the layers it follows its first input. So a residual is added where its layer runs, not
-//!    where the hidden state comes from.
+//!    where the hidden state comes from. What reads nothing but the batch (the angles) goes to the layer that reads it first.
 //! 3. Where that backend declines it, it goes to the CPU (device 0), and the reason is kept.
 
 use crate::backend::{Backend, Why};
@@ -31,7 +31,7 @@ pub fn place(graph: &Graph, homes: &Homes, backends: &[&dyn Backend]) -> Placeme
     let mut device = Vec::with_capacity(graph.nodes().len());
     let mut declined = Vec::new();
     for (id, node) in graph.iter() {
-        let home = home(graph, node, homes, &device);
+        let home = home(graph, id, homes, &device);
         let at = match backends.get(home).map(|b| b.supports(graph, id)) {
             Some(Ok(())) => home,
             _ if node.op.is_free() => home,
@@ -46,7 +46,8 @@ pub fn place(graph: &Graph, homes: &Homes, backends: &[&dyn Backend]) -> Placeme
     Placement { device, declined }
 }
 
-fn home(graph: &Graph, node: &Node, homes: &Homes, device: &[usize]) -> usize {
+fn home(graph: &Graph, id: NodeId, homes: &Homes, device: &[usize]) -> usize {
+    let node = graph.node(id);
     let lives = |node: &Node| match node.op {
         Op::Weight(w) => homes.weights.get(w.0 as usize).copied(),
         Op::Kv { layer, .. } => homes.kv.get(layer).copied(),
@@ -59,12 +60,19 @@ fn home(graph: &Graph, node: &Node, homes: &Homes, device: &[usize]) -> usize {
             let mut placed = node.inputs.iter().filter(|i| !matches!(graph.node(**i).op, Op::Input(_)));
             let first = placed.clone().next();
             let of_layer = placed.find(|i| graph.node(**i).layer == node.layer);
-            let layers_own = || {
-                let mut of_layer =
-                    graph.nodes().iter().filter(|n| n.layer.is_some() && n.layer == node.layer);
+            let layers_own = |layer: Option<usize>| {
+                let mut of_layer = graph.nodes().iter().filter(|n| n.layer.is_some() && n.layer == layer);
                 of_layer.find_map(lives)
             };
-            of_layer.map(|i| device[i.index()]).or_else(layers_own).or(first.map(|i| device[i.index()]))
+            let readers_own = || {
+                let reader = graph.nodes()[id.index()..].iter().find(|n| n.inputs.contains(&id))?;
+                layers_own(reader.layer)
+            };
+            of_layer
+                .map(|i| device[i.index()])
+                .or_else(|| layers_own(node.layer))
+                .or(first.map(|i| device[i.index()]))
+                .or_else(|| if node.op.is_free() { None } else { readers_own() })
         })
         .unwrap_or(0)
 }

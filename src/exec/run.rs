@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::lower::Lowered;
 use super::memory::Layout;
 use super::profile::Profile;
+use super::steps::schedule;
 use crate::backend::{Backend, BackendError, Buffer, Inputs, KvLayer, Plan, Result, Segment, Weight};
 use crate::graph::{NodeId, Op};
 
@@ -50,6 +51,7 @@ pub fn prepare(low: &Lowered, layout: &Layout, devices: &[Device]) -> Result<Pre
         let plan = device.backend.plan(&Segment {
             graph,
             nodes: segment,
+            fused: &low.fused,
             regions: &layout.regions,
             arena: &device.arena,
             weights: &device.weights,
@@ -59,10 +61,8 @@ pub fn prepare(low: &Lowered, layout: &Layout, devices: &[Device]) -> Result<Pre
         steps.push(Step::Run { plan });
         Ok(())
     };
-    for (id, node) in graph.iter() {
-        if node.op.is_free() {
-            continue;
-        }
+    for id in schedule(low).iter().map(|step| step.at) {
+        let node = graph.node(id);
         let device = low.device[id.index()];
         if let (Op::Copy, Some(&source)) = (&node.op, node.inputs.first()) {
             // As many rows as logits are wanted: there may be none.

@@ -5,9 +5,12 @@
 
 mod build;
 mod dump;
+mod hadamard;
 mod op;
+mod rope;
 
 pub use build::Builder;
+pub use hadamard::hadamard_block;
 pub use op::{Activation, Input, Op, RopePairs, RopeParams};
 
 use crate::tensor::{DType, Shape};

@@ -5,9 +5,9 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::lanes::{first, load_f32, load_half, load_tail, store_f32, store_tail, sum as sum_lanes};
-use crate::cpu::hadamard::block_len;
 use crate::cpu::vector::Vector;
 use crate::cpu::vector::exp::{COEFFICIENTS, LN2_HIGH, LN2_LOW, MAX, MIN};
+use crate::graph::hadamard_block;
 
 /// What the table holds.
 pub(super) static VECTOR: Vector =
@@ -204,7 +204,7 @@ pub(super) fn exp(x: __m512) -> __m512 {
 /// As in the reference: sums and differences of values `half` apart, for `half` = 1, 2, 4 and on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn hadamard(row: &mut [f32]) {
-    let Some(len) = block_len(row.len()) else { return };
+    let Some(len) = hadamard_block(row.len()) else { return };
     let factor = _mm512_set1_ps(1.0 / (len as f32).sqrt());
     for block in row.chunks_exact_mut(len) {
         let vectors = block.as_chunks_mut::<16>().0;

@@ -1,0 +1,14 @@
+// K rows of a layer's cache; V rows.
+@group(0) @binding(6) var<storage, read_write> cache_k: array<u32>;
+@group(0) @binding(7) var<storage, read_write> cache_v: array<u32>;
+
+// Which of the two this thread writes.
+var<private> to_v: bool;
+
+fn put(i: u32, word: u32) {
+    if (to_v) {
+        cache_v[i] = word;
+    } else {
+        cache_k[i] = word;
+    }
+}

@@ -1,0 +1,3 @@
+fn id(at: u32) -> u32 {
+    return inputs[at];
+}

@@ -1,0 +1,2 @@
+// Unpacked weights in shared memory: as they are.
+alias Tile = vec4<f32>;
