@@ -1,5 +1,7 @@
 //! Which kernel multiplies by a matrix, and what it is told: from formats, shapes and places to keys, immediates and workgroups.
 
+use std::ops::Range;
+
 use chaski_gguf::Format;
 
 use super::device::Caps;
@@ -32,6 +34,8 @@ pub(crate) struct Kernel {
     pub(crate) key: KernelKey,
     pub(crate) immediates: Immediates,
     pub(crate) groups: usize,
+    /// Which of the product's matrices it binds.
+    pub(crate) parts: Range<usize>,
     /// Bytes of memory that it shares with the other kernels of its product.
     pub(crate) scratch: usize,
 }
@@ -119,7 +123,13 @@ pub(crate) fn quantize(k: usize, x: Place, columns: usize, out: usize) -> Result
     }
     let key = KernelKey::new("quantize_bytes").with("WG", QUANTIZE_THREADS);
     let im = Immediates::default().u(k / 32).u(columns).u(x.at).u(x.stride).u(out).u(bytes_stride(k));
-    Ok(Kernel { key, immediates: im, groups: (columns * k / 32).div_ceil(QUANTIZE_THREADS), scratch: 0 })
+    Ok(Kernel {
+        key,
+        immediates: im,
+        groups: (columns * k / 32).div_ceil(QUANTIZE_THREADS),
+        parts: 0..0,
+        scratch: 0,
+    })
 }
 
 /// How a row of `k` values is counted: its stride, and the libraries and constants that a kernel takes for it.
@@ -165,7 +175,13 @@ pub(crate) fn get_rows(
     let key = ids(keyed("get_rows", MATMUL_THREADS, rows, &counting)?, ids_lib);
     let immediates = Immediates::default().u(rows.k).u(counting.stride).u(rows.first).u(rows.rows);
     let immediates = immediates.u(n).u(ids_at).u(out);
-    Ok(Kernel { key, immediates, groups: (n * rows.k.div_ceil(16)).div_ceil(MATMUL_THREADS), scratch: 0 })
+    Ok(Kernel {
+        key,
+        immediates,
+        groups: (n * rows.k.div_ceil(16)).div_ceil(MATMUL_THREADS),
+        parts: 0..1,
+        scratch: 0,
+    })
 }
 
 /// The kernels of a product, in order: `matvec`, or `matmul` for every part, or what brings slots together and then `matmul`.
@@ -187,16 +203,18 @@ pub(crate) fn product(p: &Product, caps: Caps) -> Result<Vec<Kernel>, String> {
         ));
     }
     let Some(experts) = p.experts else {
-        return p.parts.iter().map(|part| matmul(p, part, None, caps)).collect();
+        return (0..p.parts.len()).map(|number| matmul(p, number, None, caps)).collect();
     };
-    let [part] = p.parts else { return Err("no kernel takes experts of several matrices".into()) };
+    if p.parts.len() != 1 {
+        return Err("no kernel takes experts of several matrices".into());
+    }
     let tiles = p.columns / TILE + experts.experts;
     let scratch = (3 * tiles + p.columns) * 4;
     let key = KernelKey::new("expert_tiles").with("WG", MATMUL_THREADS).with("EXPERTS", experts.experts);
     let immediates = Immediates::default().u(p.columns).u(experts.ids.1).u(experts.experts).u(tiles);
     let key = ids(key, experts.ids.0);
-    let sort = Kernel { key, immediates, groups: 1, scratch };
-    Ok(vec![sort, Kernel { scratch, ..matmul(p, part, Some((&experts, tiles)), caps)? }])
+    let sort = Kernel { key, immediates, groups: 1, parts: 0..0, scratch };
+    Ok(vec![sort, Kernel { scratch, ..matmul(p, 0, Some((&experts, tiles)), caps)? }])
 }
 
 /// The library that reads numbers, with what it takes.
@@ -293,16 +311,17 @@ fn matvec(p: &Product, caps: Caps) -> Result<Kernel, String> {
     if p.experts.is_some() {
         groups *= p.columns;
     }
-    Ok(Kernel { key, immediates: im, groups, scratch: 0 })
+    Ok(Kernel { key, immediates: im, groups, parts: 0..p.parts.len(), scratch: 0 })
 }
 
-/// One matrix; with experts, and the number of tiles that their slots are cut into.
+/// The matrix of one part; with experts, and the number of tiles that their slots are cut into.
 fn matmul(
     p: &Product,
-    part: &Part,
+    number: usize,
     experts: Option<(&Experts, usize)>,
     caps: Caps,
 ) -> Result<Kernel, String> {
+    let part = &p.parts[number];
     let rows = &part.rows;
     let counting = Counting::of(rows, Some(p.x))?;
     let halves = caps.f16 && !matches!(rows.format, Format::F32 | Format::BF16);
@@ -329,7 +348,13 @@ fn matmul(
         }
         Some(_) => return Err("experts without rows".into()),
     };
-    Ok(Kernel { key, immediates: im, groups: of_one.div_ceil(TILE) * column_tiles, scratch: 0 })
+    Ok(Kernel {
+        key,
+        immediates: im,
+        groups: of_one.div_ceil(TILE) * column_tiles,
+        parts: number..number + 1,
+        scratch: 0,
+    })
 }
 
 /// The library that reads norms and biases, or the one that has none, so that no buffer need be bound.

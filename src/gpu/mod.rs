@@ -13,6 +13,8 @@ mod inputs;
 mod layout;
 mod matrix;
 #[cfg(test)]
+mod matrix_harness;
+#[cfg(test)]
 mod matrix_tests;
 mod memory;
 mod ops;

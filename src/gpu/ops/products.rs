@@ -98,19 +98,15 @@ pub(crate) fn dispatches(device: &Device, product: &Product) -> Result<Vec<Dispa
             },
             device.caps,
         )?;
-        let alone = matrices.len() > 1 && kernels.len() == matrices.len();
-        let last = kernels.len().saturating_sub(1);
-        for (number, Kernel { key, immediates, groups, scratch }) in kernels.into_iter().enumerate() {
-            let of_kernel = if alone { number..number + 1 } else { 0..product.operands.len() };
-            let weights = &product.operands[of_kernel.clone()];
+        for Kernel { key, immediates, groups, parts, scratch } in kernels {
+            let weights = &product.operands[parts.clone()];
             let columns = product.experts.map(|_| product.columns);
-            let read = matrices[of_kernel].iter().map(|m| bytes_read(m, columns) / m.shards.len() as u64);
+            let read = matrices[parts].iter().map(|m| bytes_read(m, columns) / m.shards.len() as u64);
             out.push(Dispatch {
                 weights: weights.iter().map(|o| (o.weight.clone(), shard)).collect(),
                 vectors: buffer.clone(),
                 how: format!("{} ({})", first.format, key.op),
-                // What only prepares a product reads no weights.
-                weight_bytes: if alone || number == last { read.sum() } else { 0 },
+                weight_bytes: read.sum(),
                 scratch,
                 ..Dispatch::new(key, immediates, groups)
             });
