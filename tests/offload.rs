@@ -240,6 +240,27 @@ fn everything_is_had_before_the_first_weight_is_moved() {
 }
 
 #[test]
+fn a_tied_table_goes_with_the_output_and_is_looked_up_where_the_first_layer_is() {
+    let model = model("qwen2", false, Format::Q8_0, true);
+    let index = model.weights().get("token_embd.weight").unwrap().1.index;
+    for n in 0..=MOST {
+        let card = Card::new(usize::MAX);
+        let mut engine = offload(&model, &setup(), &beside(&card), &ask(GpuLayers::Count(n), None)).unwrap();
+        let copies = card.log().iter().filter(|entry| **entry == ("alloc", index)).count();
+        assert_eq!(copies, usize::from(n > 0), "-ngl {n}: one buffer");
+        evaluate(&mut engine);
+        // The hidden state crosses once, and so do the angles where both sides have layers.
+        let crossings = match n {
+            0 => (1, 0),
+            1 => (2, 1),
+            MOST => (1, 0),
+            _ => (3, 2),
+        };
+        assert_eq!(engine.crossings(), crossings, "-ngl {n}");
+    }
+}
+
+#[test]
 fn auto_degrades_step_by_step_with_the_budget_and_never_fails() {
     let model = llama();
     let (whole, want) = (whole(&model), alone(&model));

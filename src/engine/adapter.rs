@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::backend::Backend;
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, Adapter, Gpu, GpuError, GpuOptions, Kind};
 
 /// Whether this build has a GPU backend.
-pub const HAS_GPU: bool = false;
+pub const HAS_GPU: bool = cfg!(feature = "gpu");
 
 /// A GPU of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,15 +53,58 @@ pub struct OpenGpu {
     pub backend: Arc<dyn Backend>,
 }
 
+/// Every GPU of this machine, the best first.
+#[cfg(feature = "gpu")]
+pub fn adapters() -> Vec<GpuAdapter> {
+    gpu::adapters().into_iter().map(GpuAdapter::from).collect()
+}
+
 /// Every GPU of this machine: none that this build could use.
+#[cfg(not(feature = "gpu"))]
 pub fn adapters() -> Vec<GpuAdapter> {
     Vec::new()
+}
+
+/// Open the GPU that is wanted; none where nothing is named and there is none.
+///
+/// # Errors
+/// What the driver says, or which adapters there are instead of the one that is named.
+#[cfg(feature = "gpu")]
+pub fn open_gpu(wanted: &GpuWanted) -> Result<Option<OpenGpu>, String> {
+    let GpuWanted { device, software, exact } = wanted.clone();
+    match Gpu::open(&GpuOptions { device, software, exact, ..GpuOptions::default() }) {
+        Ok(gpu) => {
+            let adapter = GpuAdapter { free: gpu.memory_budget(), ..gpu.adapter().clone().into() };
+            Ok(Some(OpenGpu { adapter, backend: Arc::new(gpu) }))
+        }
+        Err(GpuError::NoAdapter { asked: None, .. }) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Open the GPU that is wanted: this build has no backend for one.
 ///
 /// # Errors
 /// None.
+#[cfg(not(feature = "gpu"))]
 pub fn open_gpu(_: &GpuWanted) -> Result<Option<OpenGpu>, String> {
     Ok(None)
+}
+
+#[cfg(feature = "gpu")]
+impl From<Adapter> for GpuAdapter {
+    fn from(adapter: Adapter) -> GpuAdapter {
+        GpuAdapter {
+            number: adapter.number,
+            kind: adapter.kind.name(),
+            software: adapter.kind == Kind::Software,
+            shares_memory: matches!(adapter.kind, Kind::Software | Kind::Integrated),
+            name: adapter.name,
+            api: adapter.api,
+            driver: adapter.driver,
+            free: adapter.memory,
+            tiers: adapter.tiers,
+            declined: adapter.declined,
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Where each node runs, and why it does not run where its layer lives.
 //!
-//! 1. A node goes where its weight or its cache layer lives.
+//! 1. A node goes where its weight or its cache layer lives. Looking up rows of a table that a matrix product reads as well (an
+//!    embedding tied to the output) is the exception: unless the first layer lives there too, it is done on the CPU, which
+//!    reads the file's own bytes, instead of sending rows back from where the last layers are.
 //! 2. A node without either follows its first input of its own layer; without such an input it goes where its layer's
 //!    weights live, and outside of the layers it follows its first input. So a residual is added where its layer runs, not
 //!    where the hidden state comes from. What reads nothing but the batch (the angles) goes to the layer that reads it first.
@@ -53,6 +55,15 @@ fn home(graph: &Graph, id: NodeId, homes: &Homes, device: &[usize]) -> usize {
         Op::Kv { layer, .. } => homes.kv.get(layer).copied(),
         _ => None,
     };
+    if matches!(node.op, Op::GetRows)
+        && let Some(table) = node.inputs.first()
+        && matches!(graph.node(*table).op, Op::Weight(_))
+        && graph.nodes().iter().any(|n| matches!(n.op, Op::MatMul) && n.inputs.first() == Some(table))
+    {
+        let mut layered = graph.nodes().iter().filter(|n| n.layer.is_some());
+        let first_layer = layered.find_map(lives).unwrap_or(0);
+        return lives(graph.node(*table)).filter(|home| *home == first_layer).unwrap_or(0);
+    }
     let of_leaf = node.inputs.iter().find_map(|i| lives(graph.node(graph.kv_leaf(*i).unwrap_or(*i))));
     lives(node)
         .or(of_leaf)
