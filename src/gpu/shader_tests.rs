@@ -69,7 +69,11 @@ fn every_kernel_is_valid_and_translates_to_metal_and_direct3d() {
             let options = msl::Options { lang_version: (2, 4), ..msl::Options::default() };
             let metal = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default());
             assert!(metal.is_ok(), "{key:?}: {metal:?}");
-            let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_6, ..hlsl::Options::default() };
+            let options = hlsl::Options {
+                shader_model: hlsl::ShaderModel::V6_6,
+                immediates_target: Some(hlsl::BindTarget::default()),
+                ..hlsl::Options::default()
+            };
             let mut out = String::new();
             let pipeline = hlsl::PipelineOptions::default();
             let written = hlsl::Writer::new(&mut out, &options, &pipeline).write(&module, &info, None);
