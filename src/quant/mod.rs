@@ -29,6 +29,7 @@
 //! See [`measures`] for mean squared error, signal-to-noise ratio, cosine, saturation.
 
 mod calibrate;
+pub mod calibrated;
 mod choose;
 mod convert;
 mod difference;
@@ -41,6 +42,7 @@ pub mod measures;
 mod output;
 mod plan;
 mod run;
+pub mod size;
 
 pub use calibrate::{Calibration, calibrate};
 pub use difference::{Difference, differences};
@@ -50,4 +52,4 @@ pub use glob::Glob;
 pub use imatrix::Imatrix;
 pub use measures::Measures;
 pub use plan::{Plan, PlanOptions, Planned, Substitution};
-pub use run::{Job, Outcome, Progress, Written, run};
+pub use run::{Job, Outcome, Progress, Written, file_bytes, run, run_calibrated};
