@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::kv::KvFormat;
 use crate::model::{KvChoice, Model, RopeOptions};
 use crate::quant::calibrated::{Calibrated, Effort, Settings, Text};
-use crate::quant::{self, Imatrix, Plan, QuantError, size};
+use crate::quant::{self, FileType, Imatrix, Plan, QuantError, size};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 
 /// Windows of the text where `--calibrate-chunks` does not say.
@@ -45,6 +45,8 @@ enum Size {
 pub(super) struct Wanted {
     text: std::path::PathBuf,
     settings: Settings,
+    /// Whether a file type was named, too.
+    named: bool,
     /// Whether the methods need to see activations while rounding.
     rounds: bool,
     size: Option<Size>,
@@ -55,7 +57,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// What the flags mean; none where no calibration is asked for.
-    pub(super) fn new(args: &CalibrationArgs) -> Result<Option<Wanted>, Failure> {
+    pub(super) fn new(args: &CalibrationArgs, named: bool) -> Result<Option<Wanted>, Failure> {
         let has = |method| args.method.contains(&method);
         let rounds = has(Method::Gptq) || has(Method::Awq) || has(Method::Smooth);
         if has(Method::Nearest) && rounds {
@@ -117,6 +119,7 @@ impl Wanted {
         Ok(Some(Wanted {
             text: text.clone(),
             settings,
+            named,
             rounds,
             size,
             windows: args.calibrate_chunks.unwrap_or(WINDOWS),
@@ -145,6 +148,13 @@ fn bytes(flag: &str, typed: &str) -> Result<u64, Failure> {
     };
     let bytes = number.parse::<f64>().map_err(|_| refused())? * factor;
     if bytes.is_finite() && (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(refused()) }
+}
+
+/// The mixture of which a plan's bits remind: a file has to name one.
+fn nearest_type(plan: &Plan) -> FileType {
+    let bits = plan.bits().1;
+    let distance = |t: &&FileType| (t.base().info().bits() - bits).abs();
+    FileType::ALL.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied().unwrap_or(plan.file_type)
 }
 
 /// A pool of so many threads.
@@ -278,17 +288,25 @@ impl Calibration {
             size::sensitivities(&source, &mut engine, plan, &self.text, probes, imatrix, &pool, watch)?;
         bar.finish_and_clear();
         let Some(found) = found else { return Err(interrupted().into()) };
+        let name = |plan: &mut Plan| {
+            if !self.wanted.named {
+                plan.file_type = nearest_type(plan);
+            }
+        };
         for s in &found {
             tracing::debug!("{}: alone in the probe format it costs {:.3e} nats", s.tensor, s.probed);
         }
         if matches!(self.wanted.size, Some(Size::Bits(_))) {
-            return Ok(size::fit(plan, &found, size)?);
+            size::fit(plan, &found, size)?;
+            name(plan);
+            return Ok(());
         }
         // What the file has besides its tensors depends a little on where they end.
         let mut room = size.saturating_sub(file_bytes(plan)?.saturating_sub(plan.bytes().1));
         for _ in 0..8 {
             let mut fitted = plan.clone();
             size::fit(&mut fitted, &found, room)?;
+            name(&mut fitted);
             let bytes = file_bytes(&fitted)?;
             if bytes <= size {
                 *plan = fitted;

@@ -27,7 +27,7 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         None => None,
     };
     options.has_imatrix = imatrix.is_some();
-    let wanted = Wanted::new(&args.calibration)?;
+    let wanted = Wanted::new(&args.calibration, args.format.is_some())?;
     let from = ModelSource::new(Some(args.source.clone()))?;
     let source = Arc::new(from.open(true, &[])?);
     let mut plan = Plan::new(&source, &options).map_err(|error| from.named(error))?;

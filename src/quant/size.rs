@@ -39,6 +39,9 @@ const CANDIDATES: &[Format] = &[
     Format::Q8_0,
     Format::F16,
 ];
+/// The same for rows that blocks of 256 do not divide.
+const SHORT: &[Format] =
+    &[Format::IQ4_NL, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0, Format::F16];
 /// What each tensor is rounded to alone.
 const PROBE: Format = Format::Q3_K;
 /// Positions of a window whose predictions are compared: every one of so many.
@@ -92,7 +95,8 @@ pub fn sensitivities(
         let row = t.shape.first().copied().unwrap_or(1);
         let importance = imatrix.importance(&t.name, &t.shape)?;
         let mut choices = Vec::new();
-        for format in CANDIDATES {
+        let candidates = if row.is_multiple_of(256) { CANDIDATES } else { SHORT };
+        for format in candidates {
             let fits = choose::substitute(*format, row) == *format;
             if let (true, Some(bytes)) = (fits, format.bytes_of(t.n_values())) {
                 let (error, _) =

@@ -459,3 +459,108 @@ fn nearest_of(levels: &[i8], level: f32) -> usize {
         .filter(|pair| level + level >= f32::from(i16::from(pair[0]) + i16::from(pair[1])))
         .count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix and second moments of inputs whose columns go together.
+    fn problem(n: usize, rows: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut state = 0x9E37_79B9_7F4A_7C15u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let tokens = 2 * n;
+        let mixed: Vec<f32> = (0..n * 8).map(|_| next()).collect();
+        let mut h = vec![0.0f32; n * n];
+        for _ in 0..tokens {
+            let hidden: Vec<f32> = (0..8).map(|_| next()).collect();
+            let x: Vec<f32> = (0..n)
+                .map(|c| vector::dot(&hidden, &mixed[c * 8..(c + 1) * 8]) + 0.5 * next() * (1 + c % 5) as f32)
+                .collect();
+            for (row, x_i) in h.chunks_exact_mut(n).zip(&x) {
+                vector::add_scaled(row, *x_i / tokens as f32, &x);
+            }
+        }
+        ((0..n * rows).map(|_| next()).collect(), h)
+    }
+
+    /// `sum (w - q)^T (H + ridge I) (w - q)` of blocks.
+    fn lost(format: Format, w: &[f32], bytes: &[u8], h: &[f32], n: usize, ridge: f32) -> f64 {
+        let mut q = vec![0.0f32; w.len()];
+        (format.info().decode)(bytes, &mut q);
+        let mut sum = 0.0;
+        for (w, q) in w.chunks_exact(n).zip(q.chunks_exact(n)) {
+            let e: Vec<f32> = w.iter().zip(q).map(|(w, q)| w - q).collect();
+            for (row, e_i) in h.chunks_exact(n).zip(&e) {
+                sum += f64::from(*e_i) * f64::from(vector::dot(row, &e) + ridge * e_i);
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn the_output_loses_less_than_by_plain_or_weighted_rounding_and_sweeps_only_help() {
+        let (n, rows) = (512, 12);
+        let (w, h) = problem(n, rows);
+        let diagonal: Vec<f32> = (0..n).map(|i| h[i * n + i]).collect();
+        let ridge = 0.01 * diagonal.iter().sum::<f32>() / n as f32;
+        for format in Format::ALL.iter().copied().filter(|f| f.info().integers.is_some()) {
+            let size = n * rows / format.info().block_len * format.info().block_bytes;
+            let (mut plain, mut weighted, mut out) = (vec![0; size], vec![0; size], vec![0; size]);
+            (format.info().quantize)(&w, None, &mut plain);
+            (format.info().quantize)(&w, Some(&diagonal), &mut weighted);
+            let before =
+                lost(format, &w, &plain, &h, n, ridge).min(lost(format, &w, &weighted, &h, n, ridge));
+            let mut last = before * 0.7;
+            for sweeps in [0, 1, 3] {
+                let u = cholesky::inverse_factor(&h, n, ridge).unwrap();
+                let effort = Effort { sweeps, ..Effort::default() };
+                let metric = Metric::new(format, &h, u, n, ridge, effort).unwrap();
+                let told = metric.round(&w, &mut out);
+                let after = lost(format, &w, &out, &h, n, ridge);
+                assert!(after < last, "{format}, {sweeps} sweeps: {after} after {last} (plain {before})");
+                assert!((told / after - 1.0).abs() < 0.02, "{format}: {told} told, {after} true");
+                last = after * 1.0001;
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_vanish_and_columns_that_nothing_meets_do_no_harm() {
+        let n = 256;
+        let (mut w, mut h) = problem(n, 4);
+        w[..n].fill(0.0);
+        for i in 0..n {
+            for j in (0..n).filter(|j| i < 16 || *j < 16) {
+                h[i * n + j] = 0.0;
+            }
+        }
+        for format in [Format::Q2_K, Format::Q3_K, Format::Q4_K, Format::Q6_K, Format::IQ4_XS] {
+            let u = cholesky::inverse_factor(&h, n, 0.01).unwrap();
+            let metric = Metric::new(format, &h, u, n, 0.01, Effort::default()).unwrap();
+            let mut out = vec![0; 4 * format.info().block_bytes];
+            metric.round(&w, &mut out);
+            let mut q = vec![0.0f32; 4 * n];
+            (format.info().decode)(&out, &mut q);
+            assert!(q.iter().all(|q| q.is_finite()), "{format}");
+            assert!(q[..n].iter().all(|q| *q == 0.0), "{format}");
+        }
+    }
+
+    #[test]
+    fn rows_are_redirected_to_what_makes_the_wanted_output() {
+        // x = x' / 2: twice the weights give what was wanted, but for the ridge.
+        let n = 64;
+        let (w, h) = problem(n, 2);
+        let u = cholesky::inverse_factor(&h, n, 1e-4).unwrap();
+        let mut moved = w.clone();
+        redirect(&mut moved, n, &h, &u);
+        for (moved, w) in moved.iter().zip(&w) {
+            assert!((moved - 2.0 * w).abs() < 0.02, "{moved} {w}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Layer after layer: gather what meets its matrices, scale its channels, round it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -122,10 +122,10 @@ fn layer_of(name: &str) -> Layer {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
-/// A tensor's name without layer and `.weight`.
+/// A tensor's name without layer, `.weight` and `.bias`.
 fn part(name: &str) -> &str {
     let rest = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, rest)| rest);
-    rest.strip_suffix(".weight").unwrap_or(rest)
+    rest.strip_suffix(".weight").or_else(|| rest.strip_suffix(".bias")).unwrap_or(rest)
 }
 
 /// Whether compensated rounding, or a weighted search, has something to do for this tensor.
@@ -134,6 +134,14 @@ fn is_rounded(t: &Planned) -> bool {
 }
 
 impl<'a> Calibrated<'a> {
+    /// Whether what meets this tensor has to be seen: it is rounded, or its channels are scaled.
+    fn is_watched(&self, t: &Planned) -> bool {
+        let scaled = self.settings.smooth.is_some() || self.settings.activation_aware;
+        let member = || fold::GROUPS.iter().any(|g| g.members.contains(&part(&t.name)));
+        let matrix = t.name.ends_with(".weight") && (is_rounded(t) || scaled && member());
+        matrix && (layer_of(&t.name).is_some() || self.is_head(&t.name))
+    }
+
     /// Make ready. `engine` makes engines of the source, with windows of the text's length; `tensors` are those of the plan,
     /// layer after layer.
     ///
@@ -210,17 +218,17 @@ impl<'a> Calibrated<'a> {
     fn layer_bytes(&self, layer: Layer) -> u64 {
         let mut seen: Vec<&str> = Vec::new();
         let mut bytes = 0u64;
-        for t in self.tensors.iter().filter(|t| layer_of(&t.name) == layer && is_rounded(t)) {
+        for t in self.tensors.iter().filter(|t| layer_of(&t.name) == layer && self.is_watched(t)) {
             let name = part(&t.name);
             let key = fold::GROUPS
                 .iter()
                 .find(|g| g.members.contains(&name))
                 .and_then(|g| g.members.first())
                 .unwrap_or(&name);
-            if layer.is_none() && !self.is_head(&t.name) || seen.contains(key) && !name.ends_with("_exps") {
+            if seen.contains(key) && !name.ends_with("_exps") {
                 continue;
             }
-            seen.push(key);
+            seen.push(*key);
             let experts = t.shape.get(2).copied().unwrap_or(1);
             let columns = t.shape.first().copied().unwrap_or(0);
             bytes = bytes
@@ -311,15 +319,13 @@ impl<'a> Calibrated<'a> {
                 layers.push(other);
             }
         }
-        let head = |name: &str| self.is_head(name);
-        let names: Vec<&str> = self
+        let names: HashSet<String> = self
             .tensors
             .iter()
-            .filter(|t| is_rounded(t) && layers.contains(&layer_of(&t.name)))
-            .filter(|t| layer_of(&t.name).is_some() || head(&t.name))
-            .map(|t| t.name.as_str())
+            .filter(|t| layers.contains(&layer_of(&t.name)) && self.is_watched(t))
+            .map(|t| t.name.clone())
             .collect();
-        let wanted = |name: &str| names.contains(&name);
+        let wanted = |name: &str| names.contains(name);
         let mut all: BTreeMap<Layer, Gathered> = layers.iter().map(|l| (*l, Gathered::default())).collect();
         let total = self.text.windows();
         // The head is what it is by the original model: nothing is rounded yet when its turn comes.
@@ -379,7 +385,7 @@ impl<'a> Calibrated<'a> {
     fn round_layer(&mut self, layer: Layer, tell: &mut Tell<'_>) -> Result<ControlFlow<()>, QuantError> {
         let tensors: Vec<Planned> =
             self.tensors.iter().filter(|t| layer_of(&t.name) == layer).cloned().collect();
-        if !tensors.iter().any(|t| is_rounded(t) && (layer.is_some() || self.is_head(&t.name))) {
+        if !tensors.iter().any(|t| self.is_watched(t)) {
             return Ok(ControlFlow::Continue(()));
         }
         let ControlFlow::Continue(mut gathered) = self.gather(layer, tell)? else {
@@ -449,7 +455,7 @@ impl<'a> Calibrated<'a> {
             }
             let tie = |s: &mut [f32]| fold::tie(s, rows, head);
             let mut matrices = Vec::new();
-            for t in members.iter().filter(|t| is_rounded(t) && t.shape.len() < 3) {
+            for t in members.iter().filter(|t| t.shape.len() < 3 && !t.name.contains("_inp")) {
                 matrices.push((self.values(t)?, t.to));
             }
             if matrices.is_empty() {
