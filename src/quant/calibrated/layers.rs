@@ -7,11 +7,13 @@ use std::sync::Arc;
 use chaski_gguf::{Format, Gguf, Writer};
 use rayon::ThreadPool;
 
-use super::cholesky;
-use super::compensate::{self, Effort, Metric};
+use super::compensate::Effort;
 use super::fold::{self, Source};
+use super::gather::Gathered;
+use super::matrix::{Scales, round_matrix, scale, unscale};
 use super::moments::Moments;
-use crate::engine::{BatchToken, Engine, Observed};
+use super::text::Text;
+use crate::engine::Engine;
 use crate::quant::measures::{Measures, Sums};
 use crate::quant::{Planned, QuantError};
 
@@ -30,39 +32,6 @@ pub struct Settings {
     pub effort: Effort,
     /// Bytes that moments may take, where that can be chosen.
     pub budget: u64,
-}
-
-/// The calibration text.
-#[derive(Debug, Clone)]
-pub struct Text {
-    /// Its tokens.
-    pub tokens: Vec<u32>,
-    /// What stands at the beginning of every window.
-    pub bos: Option<u32>,
-    /// Tokens of a window.
-    pub ctx: usize,
-    /// At most this many windows.
-    pub most: Option<usize>,
-}
-
-impl Text {
-    /// Windows that it gives.
-    pub fn windows(&self) -> usize {
-        crate::measure::windows(self.tokens.len(), self.ctx, self.most)
-    }
-
-    /// The tokens of each window, as they are evaluated.
-    pub fn batches(&self) -> impl Iterator<Item = Vec<BatchToken>> {
-        self.tokens.chunks_exact(self.ctx.max(1)).take(self.windows()).map(|window| {
-            let token = |(i, id): (usize, &u32)| BatchToken {
-                id: if i == 0 { self.bos.unwrap_or(*id) } else { *id },
-                position: i as u32,
-                sequence: 0,
-                logits: true,
-            };
-            window.iter().enumerate().map(token).collect()
-        })
-    }
 }
 
 /// What was done to a matrix.
@@ -85,17 +54,6 @@ pub(crate) type Tell<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
 
 /// A layer's number; none for what lies outside of layers.
 type Layer = Option<usize>;
-
-/// The moments of a layer: a matrix of them for each distinct input and expert, and whose they are.
-#[derive(Default)]
-struct Gathered {
-    moments: Vec<Vec<Moments>>,
-    of: HashMap<String, usize>,
-    /// The graph's value that each of the moments is of; none for experts.
-    inputs: Vec<Option<usize>>,
-    /// The matrix by which each is told: others of the same input see the same.
-    leaders: Vec<String>,
-}
 
 /// A model being rounded by calibration.
 pub struct Calibrated<'a> {
@@ -568,158 +526,5 @@ impl<'a> Calibrated<'a> {
             sums.measures()
         });
         Ok(Some(Encoded { bytes, measures }))
-    }
-}
-
-/// Scales of tensors by name.
-#[derive(Default)]
-struct Scales {
-    /// Columns are multiplied by these.
-    columns: HashMap<String, Vec<f32>>,
-    /// Rows (or the values of a vector) are divided by these.
-    rows: HashMap<String, Vec<f32>>,
-}
-
-fn scale(values: &mut [f32], row: usize, columns: Option<&Vec<f32>>, rows: Option<&Vec<f32>>) {
-    if let Some(columns) = columns {
-        values.chunks_exact_mut(row).for_each(|w| w.iter_mut().zip(columns).for_each(|(w, s)| *w *= s));
-    }
-    if let Some(rows) = rows {
-        // A vector's values are rows of their own.
-        let row = if values.len() == rows.len() { 1 } else { row };
-        values.chunks_exact_mut(row).zip(rows).for_each(|(w, s)| w.iter_mut().for_each(|w| *w /= s));
-    }
-}
-
-fn unscale(values: &mut [f32], row: usize, columns: Option<&Vec<f32>>, rows: Option<&Vec<f32>>) {
-    let inverse = |s: Option<&Vec<f32>>| s.map(|s| s.iter().map(|s| 1.0 / s).collect::<Vec<f32>>());
-    scale(values, row, inverse(columns).as_ref(), inverse(rows).as_ref());
-}
-
-/// Round a matrix whose input has these moments; what its output loses, and what it is in all.
-fn round_matrix(
-    t: &Planned,
-    values: &mut [f32],
-    m: &Moments,
-    settings: &Settings,
-    factors: &mut HashMap<usize, (f32, Vec<f32>)>,
-    expert: usize,
-    out: &mut [u8],
-) -> Result<(f64, f64), QuantError> {
-    let diagonal = m.diagonal();
-    let n = m.columns;
-    let whole = quadratic(values, m);
-    let metric = settings.compensate && t.to.info().integers.is_some();
-    if !metric || diagonal.iter().all(|d| *d == 0.0) {
-        let silent = diagonal.iter().all(|d| *d == 0.0);
-        (t.to.info().quantize)(values, (!silent).then_some(diagonal.as_slice()), out);
-        let mut difference = vec![0.0f32; values.len()];
-        (t.to.info().decode)(out, &mut difference);
-        difference.iter_mut().zip(&*values).for_each(|(q, w)| *q = w - *q);
-        return Ok((quadratic(&difference, m), whole));
-    }
-    let (ridge, u) = match factors.remove(&expert) {
-        Some(found) => found,
-        None => factor(t, m, &diagonal, settings)?,
-    };
-    if let Some(cross) = &m.cross {
-        compensate::redirect(values, n, cross, &u);
-    }
-    let singular = || QuantError::Singular { tensor: t.name.clone(), why: "a group of its columns".into() };
-    let metric = Metric::new(t.to, &m.second, u, n, ridge, settings.effort).ok_or_else(singular)?;
-    let lost = metric.round(values, out);
-    // Experts' inputs are not shared.
-    if t.shape.len() < 3 {
-        factors.insert(expert, (ridge, metric.into_factor()));
-    }
-    Ok((lost, whole))
-}
-
-/// The factor of the damped inverse, with more damping where the first does not do.
-fn factor(
-    t: &Planned,
-    m: &Moments,
-    diagonal: &[f32],
-    settings: &Settings,
-) -> Result<(f32, Vec<f32>), QuantError> {
-    let mean = diagonal.iter().map(|d| f64::from(*d)).sum::<f64>() / diagonal.len().max(1) as f64;
-    let mut ridge = settings.effort.damping * mean as f32;
-    for _ in 0..3 {
-        if let Some(u) = cholesky::inverse_factor(&m.second, m.columns, ridge) {
-            return Ok((ridge, u));
-        }
-        ridge = (ridge * 10.0).max(1e-6 * mean as f32);
-        tracing::warn!(
-            "tensor {}: what meets it in {} activations does not tell its {} columns apart; damping {:.3e} of the mean",
-            t.name,
-            m.count,
-            m.columns,
-            f64::from(ridge) / mean
-        );
-    }
-    let why = format!("the moments of {} activations of {} columns", m.count, m.columns);
-    Err(QuantError::Singular { tensor: t.name.clone(), why })
-}
-
-/// `sum_r w_r^T H w_r`.
-fn quadratic(rows: &[f32], m: &Moments) -> f64 {
-    use rayon::prelude::*;
-    let n = m.columns.max(1);
-    let parts: Vec<f64> = rows
-        .par_chunks(n)
-        .map(|w| {
-            let product = m.second.chunks_exact(n).zip(w);
-            product.map(|(h, w_c)| f64::from(*w_c) * f64::from(super::vector::dot(h, w))).sum()
-        })
-        .collect();
-    parts.iter().sum()
-}
-
-impl Gathered {
-    /// Take in what meets a matrix, unless another matrix of the same input has.
-    fn add(&mut self, seen: &Observed<'_>, other: Option<&[f32]>, cross: bool) -> Result<(), QuantError> {
-        let experts = seen.experts.as_ref().map_or(1, |e| e.count);
-        let at = match self.of.get(seen.weight) {
-            Some(at) => *at,
-            None => {
-                let shared =
-                    self.inputs.iter().position(|input| seen.experts.is_none() && *input == Some(seen.input));
-                let at = shared.unwrap_or_else(|| {
-                    self.inputs.push(seen.experts.is_none().then_some(seen.input));
-                    self.moments.push((0..experts).map(|_| Moments::new(seen.row, cross)).collect());
-                    self.leaders.push(seen.weight.to_owned());
-                    self.moments.len() - 1
-                });
-                self.of.insert(seen.weight.to_owned(), at);
-                at
-            }
-        };
-        if self.leaders.get(at).is_none_or(|leader| leader != seen.weight) {
-            return Ok(());
-        }
-        let Some(moments) = self.moments.get_mut(at) else { return Ok(()) };
-        match &seen.experts {
-            None => moments.iter_mut().for_each(|m| m.add(seen.x, other)),
-            Some(chosen) => {
-                let mut of: Vec<Vec<f32>> = vec![Vec::new(); experts];
-                for (t, ids) in chosen.ids.chunks_exact(chosen.slots.max(1)).enumerate() {
-                    for (slot, id) in ids.iter().enumerate() {
-                        let at = t * chosen.rows + slot % chosen.rows.max(1);
-                        let row = seen.x.get(at * seen.row..(at + 1) * seen.row);
-                        if let (Some(row), Some(of)) =
-                            (row, usize::try_from(*id).ok().and_then(|id| of.get_mut(id)))
-                        {
-                            of.extend_from_slice(row);
-                        }
-                    }
-                }
-                moments.iter_mut().zip(&of).for_each(|(m, x)| m.add(x, None));
-            }
-        }
-        if moments.iter().any(|m| m.not_finite) {
-            let why = format!("what meets tensor {} in the calibration text is not finite", seen.weight);
-            return Err(QuantError::Calibration { why });
-        }
-        Ok(())
     }
 }

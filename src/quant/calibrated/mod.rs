@@ -31,10 +31,14 @@
 mod cholesky;
 mod compensate;
 mod fold;
+mod gather;
 mod layers;
+mod matrix;
 mod moments;
+mod text;
 mod vector;
 
 pub use compensate::Effort;
-pub use layers::{Calibrated, Report, Settings, Text};
+pub use layers::{Calibrated, Report, Settings};
 pub use moments::Moments;
+pub use text::Text;
