@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chaski::engine::Engine;
-use chaski::model::{Model, RopeOptions};
+use chaski::kv::KvFormat;
+use chaski::model::{KvChoice, Model, RopeOptions};
 use chaski::quant::calibrated::{Calibrated, Effort, Settings, Text};
 use chaski::quant::{self, FileType, Job, Outcome, Plan, PlanOptions, QuantError, size};
 use chaski_gguf::{Format, Gguf};
@@ -43,6 +44,8 @@ fn job<'a>(source: &'a Gguf, plan: &'a Plan, path: &'a Path) -> Job<'a> {
 fn engine(file: &Arc<Gguf>) -> Result<Engine, QuantError> {
     let mut options = options(2, 64, 32);
     options.cpu.exact = true;
+    // Nor what the cache holds: values of heads are scaled too.
+    options.kv = KvChoice::new(KvFormat::F32, KvFormat::F32);
     let model = Model::new(file.clone(), &RopeOptions::default()).unwrap();
     Ok(Engine::new(Arc::new(model), options)?)
 }
@@ -194,7 +197,8 @@ fn a_size_is_met_within_one_percent_from_below() {
     // All matrices, the embedding and the output among them; probing has left the model as it was.
     assert_eq!(found.len(), 2 * 7 + 2);
     assert!(found.iter().all(|s| s.probed > 0.0), "{found:?}");
-    let (few, many) = (source_values(&whole) * 3 / 8, source_values(&whole) * 9 / 8);
+    // Sixteen equal matrices: with more bits a single step is more than a percent.
+    let (few, many) = (source_values(&whole) * 3 / 8, source_values(&whole) * 6 / 8);
     for bytes in (few..many).step_by(usize::try_from((many - few) / 7).unwrap()) {
         let mut fitted = whole.clone();
         size::fit(&mut fitted, &found, bytes).unwrap();
@@ -262,7 +266,7 @@ fn flags_that_mean_nothing_together_are_refused() {
         (vec!["--calibrate", arg(&words), "--size", "five"], "--size five"),
         (vec!["--calibrate", arg(&words), "--size", "10"], "--size"),
         (vec!["--size", "100000"], "--calibrate"),
-        (vec!["Q8_0", "--calibrate", arg(&words), "--method", "gptq", "--damping", "-1"], "--damping"),
+        (vec!["Q8_0", "--calibrate", arg(&words), "--method", "gptq", "--damping=-1"], "--damping"),
     ] {
         let done = run(&[&["quantize", arg(&source), arg(&out)], &flags[..]].concat());
         assert!(done.code != Some(0) && done.stderr.contains(says), "{flags:?}: {done:?}");

@@ -14,7 +14,7 @@
 //!
 //! *Choice.* All tensors begin in their smallest format. Then again and again the step that saves most loss for each byte is
 //! taken (the marginal gain, along the lower convex hull of each tensor's formats) until nothing more fits; what is left of
-//! the size is filled with the steps that still fit.
+//! the size is filled with the steps that still fit, and with exchanges in which one tensor gives way to another.
 
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
@@ -312,7 +312,39 @@ fn knapsack(items: &[Vec<(u64, f64)>], budget: u64) -> Vec<usize> {
         chosen[step.item] = step.to;
         heap.extend(best(step.item, step.to, u64::MAX));
     }
+    // Where single steps do not fit any more, one item may still give way to another.
+    for _ in 0..2 * items.len() {
+        let Some((from, down, to, up)) = exchange(items, &chosen, budget.saturating_sub(used)) else { break };
+        used = used - items[from][chosen[from]].0 - items[to][chosen[to]].0
+            + items[from][down].0
+            + items[to][up].0;
+        (chosen[from], chosen[to]) = (down, up);
+    }
     chosen
+}
+
+/// The exchange that saves most loss: an item, its smaller choice, another item, its larger choice; `room` bytes are free.
+fn exchange(items: &[Vec<(u64, f64)>], chosen: &[usize], room: u64) -> Option<(usize, usize, usize, usize)> {
+    let steps = |larger: bool| {
+        items.iter().zip(chosen).enumerate().flat_map(move |(i, (item, at))| {
+            let now = item[*at];
+            let differs = move |c: &(u64, f64)| if larger { c.0 > now.0 } else { c.0 < now.0 };
+            let others = item.iter().enumerate().filter(move |(_, c)| differs(c));
+            others.map(move |(to, c)| (i, to, c.0.abs_diff(now.0), c.1 - now.1))
+        })
+    };
+    let up: Vec<(usize, usize, u64, f64)> = steps(true).collect();
+    let mut best: Option<(f64, (usize, usize, usize, usize))> = None;
+    for (from, down, freed, lost) in steps(false) {
+        for (to, larger, taken, saved) in &up {
+            let change = lost + saved;
+            let fits = *to != from && *taken <= freed + room;
+            if fits && change < 0.0 && best.is_none_or(|(least, _)| change < least) {
+                best = Some((change, (from, down, *to, *larger)));
+            }
+        }
+    }
+    best.map(|(_, exchange)| exchange)
 }
 
 #[cfg(test)]

@@ -203,8 +203,10 @@ impl<'a> Calibrated<'a> {
 
     /// A tensor that an earlier run has rounded.
     pub(crate) fn take_up(&mut self, planned: &Planned, bytes: &[u8]) {
-        if self.rounded.is_some() {
-            self.fresh.push((layer_of(&planned.name), planned.clone(), bytes.to_vec()));
+        // What lies outside of layers and is not multiplied with never is the rounded model's: see `encode`.
+        let layer = layer_of(&planned.name);
+        if self.rounded.is_some() && (layer.is_some() || self.is_head(&planned.name)) {
+            self.fresh.push((layer, planned.clone(), bytes.to_vec()));
         }
     }
 
