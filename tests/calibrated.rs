@@ -191,9 +191,17 @@ fn a_size_is_met_within_one_percent_from_below() {
     };
     let imatrix = quant::calibrate(&mut engine, &wanted, &mut |_, _| ControlFlow::Continue(())).unwrap();
     let go_on = &mut |_: &str, _, _| ControlFlow::Continue(());
-    let found = size::sensitivities(&source, &mut engine, &whole, &text, 1, &imatrix, &pool(), go_on)
-        .unwrap()
-        .unwrap();
+    let found = size::sensitivities(
+        &source,
+        &mut engine,
+        &whole,
+        &Text { most: Some(1), ..text.clone() },
+        &imatrix,
+        &pool(),
+        go_on,
+    )
+    .unwrap()
+    .unwrap();
     // All matrices, the embedding and the output among them; probing has left the model as it was.
     assert_eq!(found.len(), 2 * 7 + 2);
     assert!(found.iter().all(|s| s.probed > 0.0), "{found:?}");

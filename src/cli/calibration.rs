@@ -275,7 +275,8 @@ impl Calibration {
             return Err(interrupted().into());
         };
         let bar = progress::windows(terminal, "probing", 1);
-        let probes = self.wanted.probes as usize;
+        let probed =
+            Text { most: Some(self.wanted.probes.min(self.wanted.windows) as usize), ..self.text.clone() };
         let pool = pool(self.threads)?;
         let source = self.model.file().clone();
         let watch = &mut |name: &str, done: usize, all: usize| {
@@ -284,8 +285,7 @@ impl Calibration {
             bar.set_message(name.to_owned());
             go_on()
         };
-        let found =
-            size::sensitivities(&source, &mut engine, plan, &self.text, probes, imatrix, &pool, watch)?;
+        let found = size::sensitivities(&source, &mut engine, plan, &probed, imatrix, &pool, watch)?;
         bar.finish_and_clear();
         let Some(found) = found else { return Err(interrupted().into()) };
         let name = |plan: &mut Plan| {

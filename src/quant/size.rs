@@ -63,7 +63,7 @@ fn is_free(t: &Planned) -> bool {
     matches!(t.why.as_str(), "mixture" | "every matrix") && t.from.info().block_len == 1 && t.shape.len() > 1
 }
 
-/// Measure every tensor whose format is free, over the first `windows` windows of the text. `watch` is told what is done
+/// Measure every tensor whose format is free, over the windows of the text. `watch` is told what is done
 /// and how far it is, and may end it: then there is nothing.
 ///
 /// # Errors
@@ -73,13 +73,12 @@ pub fn sensitivities(
     engine: &mut Engine,
     plan: &Plan,
     text: &Text,
-    windows: usize,
     imatrix: &Imatrix,
     pool: &ThreadPool,
     watch: &mut dyn FnMut(&str, usize, usize) -> ControlFlow<()>,
 ) -> Result<Option<Vec<Sensitivity>>, QuantError> {
     let free: Vec<&Planned> = plan.tensors.iter().filter(|t| is_free(t)).collect();
-    let base = distributions(engine, text, windows)?;
+    let base = distributions(engine, text)?;
     let mut found = Vec::new();
     for (at, t) in free.iter().enumerate() {
         if watch(&t.name, at, free.len()).is_break() {
@@ -108,7 +107,7 @@ pub fn sensitivities(
         let (error, decoded) =
             pool.install(|| rounded(&values, row as usize, t, probe, importance.as_deref()));
         replace(engine, t, &decoded)?;
-        let lost = divergence(engine, text, windows, &base)?;
+        let lost = divergence(engine, text, &base)?;
         replace(engine, t, tensor.bytes)?;
         for choice in &mut choices {
             choice.2 *= if error > 0.0 { lost / error } else { 0.0 };
@@ -166,11 +165,10 @@ fn replace(engine: &mut Engine, t: &Planned, bytes: &[u8]) -> Result<(), QuantEr
 fn each_window(
     engine: &mut Engine,
     text: &Text,
-    windows: usize,
     each: &mut dyn FnMut(usize, &[f32]),
 ) -> Result<(), QuantError> {
     let mut logits = Vec::new();
-    for (at, mut batch) in text.batches().take(windows).enumerate() {
+    for (at, mut batch) in text.batches().enumerate() {
         for (i, token) in batch.iter_mut().enumerate() {
             token.logits = i % EVERY == EVERY - 1;
         }
@@ -184,22 +182,17 @@ fn each_window(
 }
 
 /// The source's logits, window by window.
-fn distributions(engine: &mut Engine, text: &Text, windows: usize) -> Result<Vec<Vec<f32>>, QuantError> {
+fn distributions(engine: &mut Engine, text: &Text) -> Result<Vec<Vec<f32>>, QuantError> {
     let mut all = Vec::new();
-    each_window(engine, text, windows, &mut |_, logits| all.push(logits.to_vec()))?;
+    each_window(engine, text, &mut |_, logits| all.push(logits.to_vec()))?;
     Ok(all)
 }
 
 /// The mean divergence from what the source's logits say.
-fn divergence(
-    engine: &mut Engine,
-    text: &Text,
-    windows: usize,
-    base: &[Vec<f32>],
-) -> Result<f64, QuantError> {
+fn divergence(engine: &mut Engine, text: &Text, base: &[Vec<f32>]) -> Result<f64, QuantError> {
     let n_vocab = engine.model().hparams().n_vocab.max(1);
     let (mut sum, mut rows) = (0.0, 0usize);
-    each_window(engine, text, windows, &mut |at, logits| {
+    each_window(engine, text, &mut |at, logits| {
         let Some(base) = base.get(at) else { return };
         for (p, q) in base.chunks_exact(n_vocab).zip(logits.chunks_exact(n_vocab)) {
             sum += kullback_leibler(p, q);

@@ -375,7 +375,7 @@ impl<'a> Metric<'a> {
         let change = ss * step_d * step_d + 2.0 * sm * step_d * step_min + mm * step_min * step_min
             - 2.0 * (rs * step_d + rm * step_min);
         let loss = r.iter().zip(&h_scaled).map(|(r, h)| f64::from(r * h).abs()).sum::<f64>();
-        if !d.is_finite() || !dmin.is_finite() || !(change < -1e-9 * loss.abs()) {
+        if !d.is_finite() || !dmin.is_finite() || change.is_nan() || change >= -1e-9 * loss {
             return false;
         }
         (parts.d, parts.dmin) = (d, dmin);
@@ -431,8 +431,7 @@ fn greedy(
         let code = if even { nearest(level, first, last) } else { nearest_of(levels, level) };
         let e = (v[j] - (scale * f32::from(levels[code]) - min)) / factor[j * n + j];
         loss += e * e;
-        // Also where the loss is NaN.
-        if !(loss < limit) {
+        if loss >= limit || loss.is_nan() {
             return None;
         }
         (codes[j], errors[j]) = (code as u8, e);
