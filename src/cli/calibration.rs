@@ -251,25 +251,24 @@ impl Calibration {
         let go_on =
             || if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let interrupted = || Failure::new(Exit::Interrupted, "interrupted; nothing was written");
-        let own = match imatrix {
-            Some(_) => None,
-            None => {
-                let bar = progress::windows(terminal, "gathering", self.text.windows() as u64);
-                let wanted = quant::Calibration {
-                    tokens: &self.text.tokens,
-                    bos: self.text.bos,
-                    ctx: self.text.ctx,
-                    most: self.text.most,
-                    output: true,
-                    dataset: String::new(),
-                };
-                let found = quant::calibrate(&mut engine, &wanted, &mut |done, _| {
-                    bar.set_position(done as u64);
-                    go_on()
-                })?;
-                bar.finish_and_clear();
-                Some(found)
-            }
+        let own = if imatrix.is_some() {
+            None
+        } else {
+            let bar = progress::windows(terminal, "gathering", self.text.windows() as u64);
+            let wanted = quant::Calibration {
+                tokens: &self.text.tokens,
+                bos: self.text.bos,
+                ctx: self.text.ctx,
+                most: self.text.most,
+                output: true,
+                dataset: String::new(),
+            };
+            let found = quant::calibrate(&mut engine, &wanted, &mut |done, _| {
+                bar.set_position(done as u64);
+                go_on()
+            })?;
+            bar.finish_and_clear();
+            Some(found)
         };
         let Some(imatrix) = imatrix.or(own.as_ref()).filter(|_| !interrupt::requested()) else {
             return Err(interrupted().into());

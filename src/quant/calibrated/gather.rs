@@ -26,20 +26,19 @@ impl Gathered {
         cross: bool,
     ) -> Result<(), QuantError> {
         let experts = seen.experts.as_ref().map_or(1, |e| e.count);
-        let at = match self.of.get(seen.weight) {
-            Some(at) => *at,
-            None => {
-                let shared =
-                    self.inputs.iter().position(|input| seen.experts.is_none() && *input == Some(seen.input));
-                let at = shared.unwrap_or_else(|| {
-                    self.inputs.push(seen.experts.is_none().then_some(seen.input));
-                    self.moments.push((0..experts).map(|_| Moments::new(seen.row, cross)).collect());
-                    self.leaders.push(seen.weight.to_owned());
-                    self.moments.len() - 1
-                });
-                self.of.insert(seen.weight.to_owned(), at);
-                at
-            }
+        let at = if let Some(at) = self.of.get(seen.weight) {
+            *at
+        } else {
+            let shared =
+                self.inputs.iter().position(|input| seen.experts.is_none() && *input == Some(seen.input));
+            let at = shared.unwrap_or_else(|| {
+                self.inputs.push(seen.experts.is_none().then_some(seen.input));
+                self.moments.push((0..experts).map(|_| Moments::new(seen.row, cross)).collect());
+                self.leaders.push(seen.weight.to_owned());
+                self.moments.len() - 1
+            });
+            self.of.insert(seen.weight.to_owned(), at);
+            at
         };
         if self.leaders.get(at).is_none_or(|leader| leader != seen.weight) {
             return Ok(());
