@@ -128,7 +128,9 @@ fn a_base_of_something_else_is_refused_by_name() {
     let refused = |model: &str, ctx: &str, says: &[&str]| {
         let done = run(&["perplexity", model, "-f", arg(&case.text), "-c", ctx, "--kl-base", arg(&base)]);
         assert_eq!(done.code, Some(3), "{done:?}");
-        says.iter().for_each(|words| assert!(done.stderr.contains(words), "{words}: {done:?}"));
+        for words in says {
+            assert!(done.stderr.contains(words), "{words}: {done:?}");
+        }
     };
     refused(arg(&case.source), "16", &["another context", "32 tokens, not 16"]);
     refused("demo", "32", &["another model: tiny (llama, 2 layers of 32, 271 tokens)", "not "]);

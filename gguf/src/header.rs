@@ -60,6 +60,11 @@ impl Header {
 
     /// Read and check everything before the data section, and that the tensors lie in the file.
     pub fn read(data: &[u8], shard: usize) -> Result<Header> {
+        Self::read_for(data, shard, data.len() as u64)
+    }
+
+    /// As [`Header::read`], for a file of `len` bytes, of which `data` holds at least those before the data section.
+    pub fn read_for(data: &[u8], shard: usize, len: u64) -> Result<Header> {
         let mut cursor = Cursor::new(data, sniff::MAGIC.len(), false);
         let version = read_version(&mut cursor)?;
         let mut cursor = Cursor::new(data, cursor.at(), version == 1);
@@ -77,7 +82,7 @@ impl Header {
         }
         let data_start = (cursor.at() as u64).next_multiple_of(alignment);
         check_names(&tensors, &places)?;
-        check_extents(&tensors, &places, data_start, data.len() as u64)?;
+        check_extents(&tensors, &places, data_start, len)?;
         Ok(Header { version, entries, by_key, tensors, data_start })
     }
 }

@@ -129,6 +129,17 @@ impl Gguf {
         Self::whole(Source::fixed(bytes)?)
     }
 
+    /// Parse a copy of the bytes before the data section alone ([`crate::FileLayout::head`]): the metadata and the
+    /// descriptions of tensors whose bytes are elsewhere, or still to be made. Asking for those bytes is an error.
+    ///
+    /// # Errors
+    /// As [`Gguf::from_bytes`], but that no tensor need lie in the bytes.
+    pub fn from_head(bytes: &[u8]) -> Result<Gguf> {
+        let source = Source::copied(bytes)?;
+        let header = Header::read_for(source.bytes(), 0, u64::MAX)?;
+        Self::assemble(Shard { source, header, path: None }, Vec::new())
+    }
+
     fn whole(source: Source) -> Result<Gguf> {
         let file = Self::assemble(Shard::new(source, None, 0)?, Vec::new())?;
         if split::Place::of(&file)?.is_some() {

@@ -164,3 +164,18 @@ fn the_layout_is_that_of_the_file_and_a_key_can_be_taken_away() {
     assert!(file.get("x.gone").is_none());
     assert_eq!(file.require_u32("x.kept").unwrap(), 3);
 }
+
+#[test]
+fn a_head_alone_opens_and_has_no_bytes_to_give() {
+    let mut writer = Writer::new();
+    writer.set("general.architecture", "llama").unwrap();
+    writer.tensor_with("a", &[32, 4], Format::Q8_0, |_| Ok(())).unwrap();
+    writer.tensor_with("b", &[1 << 40], Format::F32, |_| Ok(())).unwrap();
+    let head = writer.layout().unwrap().head;
+    assert!(Gguf::from_bytes(&head).unwrap_err().to_string().contains("ends at"));
+    let file = Gguf::from_head(&head).unwrap();
+    assert_eq!(file.require_str("general.architecture").unwrap(), "llama");
+    assert_eq!(file.tensor_info("b").unwrap().bytes, 1 << 42);
+    assert!(file.require_tensor("a").is_err() && file.tensor("b").is_none());
+    assert!(Gguf::from_head(&head[..head.len() / 2]).is_err());
+}

@@ -342,8 +342,7 @@ impl Calibration {
 
     /// Make ready to round; none where the methods do not look at activations.
     pub(super) fn begin<'a>(
-        &self,
-        source: &'a Gguf,
+        &'a self,
         plan: &Plan,
         pool: &'a ThreadPool,
         measure: bool,
@@ -354,8 +353,15 @@ impl Calibration {
         let settings = self.wanted.settings.clone();
         let text = self.text.clone();
         let mut engine = || self.engine();
-        let calibrated =
-            Calibrated::new(source, settings, text, plan.tensors.clone(), &mut engine, pool, measure)?;
+        let calibrated = Calibrated::new(
+            self.model.file(),
+            settings,
+            text,
+            plan.tensors.clone(),
+            &mut engine,
+            pool,
+            measure,
+        )?;
         tracing::info!(
             "calibrating on {} windows of {} tokens; the statistics of a layer take {} at most, rounding up to four times that",
             self.text.windows(),

@@ -110,7 +110,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<QuantError>() {
         return match error {
             QuantError::Gguf(error) => known(error),
-            QuantError::NoModel { .. }
+            QuantError::Import(_)
+            | QuantError::NoModel { .. }
             | QuantError::Requantize { .. }
             | QuantError::Imatrix { .. }
             | QuantError::OtherModel { .. }

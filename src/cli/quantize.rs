@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use chaski_gguf::{Format, Gguf, OwnedValue, keys};
+use chaski_gguf::{Format, OwnedValue, keys};
 use serde_json::{Value as Json, json};
 
 use super::args::QuantizeArgs;
@@ -14,7 +14,8 @@ use super::source::ModelSource;
 use super::{interrupt, progress, show};
 use crate::machine;
 use crate::quant::{
-    self, FileType, Glob, Imatrix, Job, Measures, Outcome, Plan, PlanOptions, Planned, Progress, Written,
+    self, FileType, Folder, Glob, Imatrix, ImportOptions, Job, Measures, Outcome, Plan, PlanOptions, Planned,
+    Progress, QuantError, Source, Written,
 };
 
 pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
@@ -29,13 +30,20 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
     options.has_imatrix = imatrix.is_some();
     let wanted = Wanted::new(&args.calibration, args.format.is_some())?;
     let from = ModelSource::new(Some(args.source.clone()))?;
-    let source = Arc::new(from.open(true, &[])?);
-    let mut plan = Plan::new(&source, &options).map_err(|error| from.named(error))?;
+    let source = open(args, &from, &mut options)?;
+    let mut plan = Plan::new(source.head(), &options).map_err(|error| from.named(error))?;
     let calibration = match wanted {
+        Some(_) if from.path().is_some_and(std::path::Path::is_dir) => {
+            let why =
+                "a folder cannot be run; write it as a GGUF file in F16 or BF16 first, and calibrate that";
+            return Err(Failure::usage(format!("--calibrate: {why}")).into());
+        }
         Some(wanted) => {
             plan.sort_by_layer();
             let threads = args.threads.map_or_else(machine::cores, usize::from);
-            Some(Calibration::new(wanted, &from, source.clone(), threads)?)
+            // Mapped once more: the model that is run shares its file with the engines.
+            let file = Arc::new(from.open(true, &[])?);
+            Some(Calibration::new(wanted, &from, file, threads)?)
         }
         None => None,
     };
@@ -43,7 +51,7 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         let calibration = calibration.as_ref();
         let bytes = |plan: &Plan| -> anyhow::Result<u64> {
             let metadata = metadata(args, imatrix.as_ref(), calibration);
-            Ok(quant::file_bytes(&job(args, &source, plan, imatrix.as_ref(), metadata))?)
+            Ok(quant::file_bytes(&job(args, source.as_ref(), plan, imatrix.as_ref(), metadata))?)
         };
         if let Some(calibration) = calibration {
             calibration.choose_formats(&mut plan, size, imatrix.as_ref(), &bytes, terminal)?;
@@ -58,7 +66,8 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         return Ok(());
     }
     tracing::info!("{}", summary(&plan));
-    let written = write(args, &source, &plan, imatrix.as_ref(), calibration.as_ref(), terminal)?;
+    let written = write(args, source.as_ref(), &plan, imatrix.as_ref(), calibration.as_ref(), terminal)?;
+    tell_repacked(&plan, &written);
     if args.measure {
         let text = if args.json {
             let mut value = plan_json(&plan);
@@ -75,6 +84,30 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         output::stdout(|out| writeln!(out, "{value}"))?;
     }
     Ok(())
+}
+
+/// The source: a file, the embedded model, or a folder.
+fn open(
+    args: &QuantizeArgs,
+    from: &ModelSource,
+    options: &mut PlanOptions,
+) -> anyhow::Result<Box<dyn Source>> {
+    match from.path().filter(|path| path.is_dir()) {
+        Some(folder) => {
+            let import = ImportOptions {
+                base: options.file_type.base(),
+                allow_requantize: args.allow_requantize,
+                pre_tokenizer: args.pre_tokenizer.clone(),
+            };
+            let folder = Folder::open(folder, &import).map_err(QuantError::Import)?;
+            options.packed = folder.packed().map(str::to_owned).collect();
+            Ok(Box::new(folder))
+        }
+        None if args.pre_tokenizer.is_some() => {
+            Err(Failure::usage("--pre-tokenizer is for folders; a GGUF file names its own").into())
+        }
+        None => Ok(Box::new(from.open(true, &[])?)),
+    }
 }
 
 /// What was typed as a plan's options.
@@ -150,7 +183,7 @@ fn metadata(
 /// What is to be written.
 fn job<'a>(
     args: &'a QuantizeArgs,
-    source: &'a Gguf,
+    source: &'a dyn Source,
     plan: &'a Plan,
     imatrix: Option<&'a Imatrix>,
     metadata: Vec<(String, OwnedValue)>,
@@ -168,7 +201,7 @@ fn job<'a>(
 
 fn write(
     args: &QuantizeArgs,
-    source: &Gguf,
+    source: &dyn Source,
     plan: &Plan,
     imatrix: Option<&Imatrix>,
     calibration: Option<&Calibration>,
@@ -192,7 +225,7 @@ fn write(
     let job = job(args, source, plan, imatrix, metadata);
     let pool = calibration::pool(job.threads)?;
     let mut calibrated = match calibration {
-        Some(calibration) => calibration.begin(source, plan, &pool, args.measure)?,
+        Some(calibration) => calibration.begin(plan, &pool, args.measure)?,
         None => None,
     };
     interrupt::cooperative(true);
@@ -228,6 +261,27 @@ fn write(
                 format!("interrupted after {tensors} of {all} tensors; the same command takes it up there");
             Err(Failure::new(Exit::Interrupted, text).into())
         }
+    }
+}
+
+/// Say what became of integers that were taken over as they are.
+fn tell_repacked(plan: &Plan, written: &Written) {
+    let repacked = plan.tensors.iter().zip(&written.measures).filter(|(t, _)| t.from == t.to);
+    let measured: Vec<(&Planned, &Measures)> = repacked.filter_map(|(t, m)| Some((t, m.as_ref()?))).collect();
+    if measured.is_empty() {
+        return;
+    }
+    let worst = measured.iter().filter_map(|(t, m)| Some((t, m.snr_db?))).min_by(|a, b| a.1.total_cmp(&b.1));
+    match worst {
+        None => {
+            tracing::info!("{} tensors hold the checkpoint's own integers: nothing was lost", measured.len());
+        }
+        Some((t, snr)) => tracing::info!(
+            "{} tensors hold the checkpoint's own integers: scales and minima were rounded to binary16, at worst {snr:.1} dB \
+             (in {})",
+            measured.len(),
+            t.name
+        ),
     }
 }
 

@@ -13,7 +13,8 @@
 //! | ratio of perplexities | `ln(PPL(q) / PPL(p)) = mean(ln p_x - ln q_x)`: its standard error is that of the paired differences, far smaller than those of the two perplexities |
 //!
 //! `D` is the Kullback-Leibler divergence where `k` is the whole vocabulary; else it is a lower bound, as merging tokens into one
-//! never increases a divergence, and the closer the less probability is in the tail. A model against its own base has 0.
+//! never increases a divergence, and the closer the less probability is in the tail (`tail` says how much). On a small model of
+//! perplexity 38 and 4096 tokens it is about 5 % below with 512 of them, 8 % with 256, 12 % with 128. A model against its own base has 0.
 //!
 //! Standard errors: see [`Estimate`]; that of a share `a` of `n` is `sqrt(a (1 - a) / (n - 1))`, which is the same formula.
 //! Quantiles: see [`Spread`].
@@ -31,7 +32,7 @@ use super::text::{Scorer, Text, of_rows, score};
 use crate::engine::Engine;
 
 /// The most likely tokens that a base keeps unless it is told otherwise.
-pub const TOP: usize = 128;
+pub const TOP: usize = 256;
 /// A tail below this is rounding.
 const NO_TAIL: f64 = 1e-12;
 
@@ -115,7 +116,9 @@ pub fn divergence<R: Read>(
             let base: Vec<Prediction> = targets.iter().map(|_| self.base.read()).collect::<Result<_, _>>()?;
             let points =
                 of_rows(rows, targets, self.threads, |i, row, target| Point::new(&base[i], row, target));
-            points.iter().for_each(|p| self.losses.add(p.loss));
+            for p in &points {
+                self.losses.add(p.loss);
+            }
             self.points.extend(points);
             Ok(())
         }

@@ -22,7 +22,7 @@
 //! | 4 k | f32: the logarithms of the probabilities of the `k` most likely tokens, the most likely first |
 //! | 2 k or 4 k | their ids: u16 where the vocabulary has at most 65536 tokens, else u32 |
 //!
-//! With 128 of 65536 tokens that is 776 bytes a prediction, where all logarithms in 16 bits take 131072.
+//! With 256 of 65536 tokens that is 1544 bytes a prediction, where all logarithms in 16 bits take 131072.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -385,7 +385,9 @@ mod tests {
 
     fn written() -> Vec<u8> {
         let mut writer = BaseWriter::new(Vec::new(), Header::new(about(), &text(), 3)).unwrap();
-        predictions().iter().for_each(|p| writer.push(p).unwrap());
+        for p in predictions() {
+            writer.push(&p).unwrap();
+        }
         writer.finish().unwrap()
     }
 
@@ -412,7 +414,9 @@ mod tests {
         let large = About { n_vocab: 70_000, ..about() };
         let mut writer = BaseWriter::new(Vec::new(), Header::new(large, &text(), 1)).unwrap();
         let p = Prediction { target: -1.0, tail: 0.5, top: vec![(69_999, -0.7)] };
-        (0..2).for_each(|_| writer.push(&p).unwrap());
+        for _ in 0..2 {
+            writer.push(&p).unwrap();
+        }
         let bytes = writer.finish().unwrap();
         assert_eq!(opened(&bytes).unwrap().read().unwrap(), p);
     }

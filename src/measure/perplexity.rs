@@ -64,7 +64,9 @@ pub fn perplexity(
             let losses = of_rows(rows, targets, self.threads, |_, row, target| {
                 SumExp::of(row).ln() - f64::from(row[target as usize])
             });
-            losses.into_iter().for_each(|loss| self.losses.add(loss));
+            for loss in losses {
+                self.losses.add(loss);
+            }
             Ok(())
         }
         fn perplexity(&self) -> f64 {

@@ -242,11 +242,11 @@ impl<'a> Keys<'a> {
             return Err(ModelError::Key { key, why: format!("{n_rot} values cannot be turned in pairs") });
         }
         let n_ctx_train = self.count("context_length", 1 << 30)?;
-        let embedding = self.file.tensor("token_embd.weight").ok_or_else(|| ModelError::Tensor {
+        let embedding = self.file.tensor_info("token_embd.weight").ok_or_else(|| ModelError::Tensor {
             name: "token_embd.weight".into(),
             why: "is missing".into(),
         })?;
-        let n_vocab = usize::try_from(embedding.info.shape[1]).unwrap_or(usize::MAX);
+        let n_vocab = usize::try_from(embedding.shape[1]).unwrap_or(usize::MAX);
         if n_vocab == 0 || n_vocab > 1 << 28 {
             let why = format!("{n_vocab} rows are no vocabulary");
             return Err(ModelError::Tensor { name: "token_embd.weight".into(), why });

@@ -77,6 +77,22 @@ impl Rows<'_> {
     }
 }
 
+/// Refuse floats that are not finite; blocks of a quantized format are passed over, as their scales were made from values
+/// that were looked at. Runs in the pool of threads of the caller.
+pub(super) fn check_finite(bytes: &[u8], format: Format) -> Result<(), NotFinite> {
+    let info = format.info();
+    if !matches!(format, Format::F32 | Format::F16 | Format::BF16) {
+        return Ok(());
+    }
+    let found = bytes.par_chunks(CHUNK * info.block_bytes).enumerate().find_map_first(|(i, bytes)| {
+        let mut x = vec![0.0f32; bytes.len() / info.block_bytes];
+        (info.decode)(bytes, &mut x);
+        let at = first_not_finite(&x)?;
+        Some(NotFinite { index: (i * CHUNK + at) as u64, value: x[at] })
+    });
+    found.map_or(Ok(()), Err)
+}
+
 /// The place of the first value that is not finite.
 fn first_not_finite(values: &[f32]) -> Option<usize> {
     // Summing up flags vectorizes; looking for the first does not, and there is none as a rule.

@@ -101,7 +101,9 @@ fn of_tensor(
             let chunks = x.par_chunks(chunk(from)).zip(y.par_chunks(chunk(to)));
             chunks.map_init(<(Vec<f32>, Vec<f32>)>::default, part).collect()
         });
-        parts.iter().for_each(|part| sums.add(part));
+        for part in &parts {
+            sums.add(part);
+        }
     }
     Some(sums)
 }

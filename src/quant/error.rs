@@ -11,6 +11,9 @@ pub enum QuantError {
     /// The source, or the metadata of the file to be.
     #[error(transparent)]
     Gguf(#[from] chaski_gguf::Error),
+    /// The source is a folder that cannot be read as a model.
+    #[error(transparent)]
+    Import(#[from] super::ImportError),
     /// The source is no model.
     #[error("{what}, not a model with weights")]
     NoModel {

@@ -122,7 +122,9 @@ mod tests {
         out.extend(name.bytes());
         out.extend(calls.to_le_bytes());
         out.extend((values.len() as i32).to_le_bytes());
-        values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+        for v in values {
+            out.extend(v.to_le_bytes());
+        }
         out
     }
 

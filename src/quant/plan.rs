@@ -1,5 +1,7 @@
 //! The plan: for every tensor, the format that it gets and why. Made and shown before the first byte is written.
 
+use std::collections::HashSet;
+
 use chaski_gguf::{FileKind, Format, Gguf, TensorInfo};
 
 use super::choose::{self, Chooser, Role, Traits};
@@ -24,6 +26,9 @@ pub struct PlanOptions {
     pub embedding: Option<Format>,
     /// Formats by names of tensors, the first that matches counts; they outrank everything above.
     pub overrides: Vec<(Glob, Format)>,
+    /// Tensors whose blocks hold the integers of a quantized checkpoint: they stay as they are, but for what the options
+    /// above say of them by name.
+    pub packed: HashSet<String>,
     /// Whether an importance matrix will be used: some mixtures choose by it.
     pub has_imatrix: bool,
 }
@@ -40,6 +45,7 @@ impl PlanOptions {
             output: None,
             embedding: None,
             overrides: Vec::new(),
+            packed: HashSet::new(),
             has_imatrix: false,
         }
     }
@@ -216,6 +222,8 @@ fn plan_tensor(
         (format, "--output-tensor-type".to_owned())
     } else if options.leave_output && role == Role::Output {
         return planned(info.format, None, "--leave-output-tensor");
+    } else if options.packed.contains(name) {
+        return planned(info.format, None, "the checkpoint's own integers");
     } else if options.pure || options.file_type.base().info().block_len == 1 {
         (options.file_type.base(), "every matrix".to_owned())
     } else {

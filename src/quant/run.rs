@@ -5,14 +5,14 @@ use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use chaski_gguf::{Format, Gguf, Writer, keys};
+use chaski_gguf::{Writer, keys};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::calibrated::Calibrated;
-use super::convert::Rows;
+use super::convert::{self, Rows};
 use super::measures::{Measures, Sums};
 use super::output::{self, Partial};
-use super::{Imatrix, Plan, Planned, QuantError};
+use super::{Imatrix, Plan, Planned, QuantError, Source};
 
 /// Values of a slab: what is converted before it is written.
 const SLAB: usize = 1 << 22;
@@ -20,7 +20,7 @@ const SLAB: usize = 1 << 22;
 /// What is to be done.
 pub struct Job<'a> {
     /// The source.
-    pub source: &'a Gguf,
+    pub source: &'a dyn Source,
     /// The formats of its tensors.
     pub plan: &'a Plan,
     /// The file to be written.
@@ -63,7 +63,8 @@ pub struct Written {
     pub bytes: u64,
     /// Tensors that an earlier run had left, and that were not converted again.
     pub resumed: usize,
-    /// For every tensor of the plan what was lost; none where it was copied or not measured.
+    /// For every tensor of the plan what was lost; none where nothing was, or where it was not measured. What a source could
+    /// not say exactly ([`super::Piece::lost`]) is always measured.
     pub measures: Vec<Option<Measures>>,
 }
 
@@ -120,7 +121,6 @@ fn carry_out(
         }
     }
     for (at, planned) in job.plan.tensors.iter().enumerate().skip(resumed) {
-        let bytes = job.source.require_tensor(&planned.name)?.bytes;
         let encoded = match &mut calibrated {
             None => Ok(ControlFlow::Continue(None)),
             Some(calibrated) => {
@@ -134,7 +134,7 @@ fn carry_out(
             Ok(ControlFlow::Continue(Some(encoded))) => {
                 out.write(&encoded.bytes).map(|()| ControlFlow::Continue(encoded.measures))
             }
-            Ok(ControlFlow::Continue(None)) => convert(job, planned, bytes, &pool, &mut out, &mut tell),
+            Ok(ControlFlow::Continue(None)) => write_tensor(job, planned, &pool, &mut out, &mut tell),
         };
         let found = match written {
             Ok(ControlFlow::Continue(found)) => found,
@@ -160,10 +160,9 @@ fn carry_out(
 }
 
 /// Write one tensor. Breaks off where `tell` says so.
-fn convert(
+fn write_tensor(
     job: &Job<'_>,
     planned: &Planned,
-    bytes: &[u8],
     pool: &ThreadPool,
     out: &mut Partial,
     tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
@@ -171,52 +170,57 @@ fn convert(
     let (from, to) = (planned.from.info(), planned.to.info());
     let row = planned.shape.first().copied().unwrap_or(1) as usize;
     let values = (SLAB / row.max(1)).max(1) * row;
-    let slab_bytes = |format: Format| values / format.info().block_len * format.info().block_bytes;
+    let slab = planned.from.bytes_of(values as u64).unwrap_or(0).max(1);
     let importance = match job.imatrix {
         Some(imatrix) if planned.from != planned.to => imatrix.importance(&planned.name, &planned.shape)?,
         _ => None,
     };
     // Every matrix of a stack of experts has importances of its own.
     let rows: u64 = planned.shape.get(1).copied().unwrap_or(1);
-    let matrix = planned.from.bytes_of(rows.saturating_mul(row as u64)).unwrap_or(0).max(1) as usize;
+    let matrix = planned.from.bytes_of(rows.saturating_mul(row as u64)).unwrap_or(0).max(1);
     let mut sums: Option<Sums> = None;
     let mut buffer = Vec::new();
     let mut done = 0u64;
-    for (m, bytes) in bytes.chunks(matrix).enumerate() {
-        let importance = importance.as_ref().and_then(|all| all.get(m * row..(m + 1) * row));
-        for slab in bytes.chunks(slab_bytes(planned.from).max(1)) {
-            if tell(done).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            if planned.from == planned.to {
-                out.write(slab)?;
-            } else {
-                buffer.resize(
-                    slab.len() / from.block_bytes * from.block_len / to.block_len * to.block_bytes,
-                    0,
-                );
-                let rows = Rows {
-                    bytes: slab,
-                    from: planned.from,
-                    to: planned.to,
-                    row,
-                    importance,
-                    measure: job.measure,
-                };
-                let found =
-                    pool.install(|| rows.convert(&mut buffer)).map_err(|bad| QuantError::NotFinite {
-                        tensor: planned.name.clone(),
-                        index: done / from.block_bytes as u64 * from.block_len as u64 + bad.index,
-                        value: bad.value,
-                    })?;
-                match (found, &mut sums) {
-                    (Some(found), Some(sums)) => sums.add(&found),
-                    (found, sums) => *sums = found,
-                }
-                out.write(&buffer)?;
-            }
-            done += slab.len() as u64;
+    while done < planned.bytes.0 {
+        if tell(done).is_break() {
+            return Ok(ControlFlow::Break(()));
         }
+        let end = (done + slab).min((done / matrix + 1) * matrix).min(planned.bytes.0);
+        let m = (done / matrix) as usize;
+        let importance = importance.as_ref().and_then(|all| all.get(m * row..(m + 1) * row));
+        let piece = pool.install(|| job.source.read(&planned.name, done..end))?;
+        let not_finite = |bad: convert::NotFinite| QuantError::NotFinite {
+            tensor: planned.name.clone(),
+            index: done / from.block_bytes as u64 * from.block_len as u64 + bad.index,
+            value: bad.value,
+        };
+        let found = if planned.from == planned.to {
+            pool.install(|| convert::check_finite(&piece.bytes, planned.from)).map_err(not_finite)?;
+            out.write(&piece.bytes)?;
+            piece.lost
+        } else {
+            buffer.resize(
+                piece.bytes.len() / from.block_bytes * from.block_len / to.block_len * to.block_bytes,
+                0,
+            );
+            let rows = Rows {
+                bytes: &piece.bytes,
+                from: planned.from,
+                to: planned.to,
+                row,
+                importance,
+                measure: job.measure,
+            };
+            let found = pool.install(|| rows.convert(&mut buffer)).map_err(not_finite)?;
+            out.write(&buffer)?;
+            found
+        };
+        match (found, &mut sums) {
+            (Some(found), Some(sums)) => sums.add(&found),
+            (Some(found), sums) => *sums = Some(found),
+            (None, _) => {}
+        }
+        done = end;
     }
     Ok(match tell(done) {
         ControlFlow::Break(()) => ControlFlow::Break(()),
@@ -242,7 +246,7 @@ struct Head {
 
 fn head(job: &Job<'_>) -> Result<Head, QuantError> {
     let mut writer = Writer::new();
-    writer.copy_metadata(job.source, |_| true)?;
+    writer.copy_metadata(job.source.head(), |_| true)?;
     writer.set(keys::GENERAL_QUANTIZATION_VERSION, QUANTIZATION_VERSION)?;
     if let Some(id) = job.plan.file_type.id() {
         writer.set(keys::GENERAL_FILE_TYPE, id)?;
@@ -269,9 +273,9 @@ const QUANTIZATION_VERSION: u32 = 2;
 fn fingerprint(job: &Job<'_>, head: &[u8]) -> String {
     let mut hash = DefaultHasher::new();
     (env!("CARGO_PKG_VERSION"), job.measure, head).hash(&mut hash);
-    for path in job.source.paths() {
+    for path in job.source.files() {
         path.hash(&mut hash);
-        if let Ok(about) = std::fs::metadata(path) {
+        if let Ok(about) = std::fs::metadata(&path) {
             (about.len(), about.modified().ok()).hash(&mut hash);
         }
     }
@@ -310,7 +314,7 @@ fn check_target(job: &Job<'_>, head: &Head, fingerprint: &str) -> Result<(), Qua
         if own.is_dir() {
             return Err(target("is a folder; name the file in it"));
         }
-        if job.source.paths().filter_map(|p| std::fs::canonicalize(p).ok()).any(|p| p == own) {
+        if job.source.files().iter().filter_map(|p| std::fs::canonicalize(p).ok()).any(|p| p == own) {
             return Err(QuantError::OverSource { path: path.to_owned() });
         }
         if !own.is_file() {

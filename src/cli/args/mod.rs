@@ -290,7 +290,7 @@ pub struct PerplexityArgs {
     /// Also hold the predictions against a base of --save-kl-base: KL divergence, agreement on the most likely token
     #[arg(long, value_name = "FILE")]
     pub kl_base: Option<PathBuf>,
-    /// Tokens of each prediction that --save-kl-base keeps [default: 128]
+    /// Tokens of each prediction that --save-kl-base keeps [default: 256]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub kl_top: Option<u32>,
     /// One JSON object instead of text

@@ -12,7 +12,8 @@ use super::{EngineArgs, ModelArgs, Switch};
                   llama-quantize. A run that was cut off is taken up by the same command."
 )]
 pub struct QuantizeArgs {
-    /// The source: a GGUF file in F32, F16 or BF16, or any shard of a split set
+    /// The source: a GGUF file in F32, F16 or BF16, any shard of a split set, or a folder of safetensors as Hugging Face's
+    /// libraries save models (in floats of 16 or 32 bits, in 8-bit floats, or quantized by AWQ or GPTQ)
     #[arg(value_name = "IN")]
     pub source: PathBuf,
     /// The file to write; until it is whole it lies under OUT.partial
@@ -50,6 +51,9 @@ pub struct QuantizeArgs {
     /// Refuse to put another format in the place of one whose blocks do not divide a tensor's rows
     #[arg(long)]
     pub no_fallback: bool,
+    /// Of a folder: the pre-tokenizer, where its rules are not recognised (a name of `tokenizer.ggml.pre`)
+    #[arg(long, value_name = "NAME")]
+    pub pre_tokenizer: Option<String>,
     /// Show the plan, tensor by tensor, and write nothing
     #[arg(long)]
     pub dry_run: bool,

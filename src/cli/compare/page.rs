@@ -1,5 +1,7 @@
 //! The report: one HTML file with everything in it, made of the facts alone.
 
+use std::fmt::Write as _;
+
 use super::facts::{CacheQuality, Entry, Facts};
 use super::plot::{Axis, Plot, Point, Series, escape};
 use super::{all, percent, size, speed};
@@ -60,7 +62,8 @@ fn choices(facts: &Facts) -> String {
     for loss in LOSSES {
         let good = facts.entries.iter().filter(|e| e.loss(&facts.source) <= loss);
         if let Some(e) = good.min_by_key(|e| e.bytes) {
-            items += &format!(
+            let _ = write!(
+                items,
                 "<li>At most {} % of perplexity lost: <strong>{}</strong>, {} ({}).</li>",
                 loss * 100.0,
                 escape(&e.label),
@@ -74,7 +77,8 @@ fn choices(facts: &Facts) -> String {
 
 /// A table: heads, then rows whose first cell is a head. Cells are HTML.
 fn rows(caption: &str, heads: &[&str], rows: &[Vec<String>]) -> String {
-    let heads: String = heads.iter().map(|h| format!("<th scope=\"col\">{h}</th>")).collect();
+    let heads: Vec<String> = heads.iter().map(|h| format!("<th scope=\"col\">{h}</th>")).collect();
+    let heads = heads.concat();
     let row = |cells: &Vec<String>| {
         let cell = |(i, cell): (usize, &String)| match i {
             0 => format!("<th scope=\"row\">{cell}</th>"),
@@ -187,12 +191,11 @@ fn by_size(
             "file" => "a file that was there",
             other => other,
         };
-        match series.iter_mut().find(|s| s.name == method) {
-            Some(s) => s.points.push(point),
-            None => {
-                let number = series.len();
-                series.push(Series { name: method.to_owned(), number, points: vec![point], line: true });
-            }
+        if let Some(s) = series.iter_mut().find(|s| s.name == method) {
+            s.points.push(point);
+        } else {
+            let number = series.len();
+            series.push(Series { name: method.to_owned(), number, points: vec![point], line: true });
         }
     }
     for s in &mut series {
@@ -263,8 +266,8 @@ fn per_layer(facts: &Facts) -> String {
 /// An axis over whole numbers.
 fn whole(title: &str, values: &[f64]) -> Axis {
     // Steps of a half where there are few would be marked by the same number twice.
-    let most = values.iter().copied().fold(4.0, f64::max);
-    Axis::linear(title, &[0.0, most], true)
+    let most = values.iter().copied().fold(0.0, f64::max);
+    Axis::linear(title, &[0.0, most.max(4.0)], true).until(most.max(1.0))
 }
 
 /// What the cache takes at each length of the context.
@@ -293,7 +296,7 @@ fn cache_memory(facts: &Facts) -> String {
         .collect();
     let of =
         |f: fn(&Point) -> f64| -> Vec<f64> { series.iter().flat_map(|s| s.points.iter().map(f)).collect() };
-    let x = Axis::linear("Context (tokens)", &of(|p| p.x), true);
+    let x = Axis::linear("Context (tokens)", &of(|p| p.x), true).until(n_ctx);
     let y = Axis::linear(&format!("KV cache ({name})"), &of(|p| p.y), true);
     let title = "Memory of the KV cache against context";
     let plot = Plot { title: title.to_owned(), x, y, series, names: true, level: None };
@@ -370,8 +373,9 @@ fn cache(facts: &Facts) -> String {
         let y = Axis::log("Mean KL divergence (nats)", &of(|p| p.y));
         let title = "What a smaller cache costs";
         let plot = Plot { title: title.to_owned(), x, y, series: vec![series], names: false, level: None };
-        content += &format!(
-            "<div class=\"plots\">{}</div>\n",
+        let _ = write!(
+            content,
+            "<div class=\"plots\">{}</div>",
             figure(title, "Lower and further to the left is better.", &plot)
         );
     }
@@ -442,8 +446,9 @@ fn tensors(facts: &Facts) -> String {
             continue;
         }
         let heads = ["", "Format", "SNR dB", "MSE", "Cosine", "Saturated", "Worst columns"];
-        html += &format!(
-            "<details><summary>{}</summary>{}</details>\n",
+        let _ = write!(
+            html,
+            "<details><summary>{}</summary>{}</details>",
             escape(&e.label),
             rows("", &heads, &found)
         );

@@ -9,8 +9,8 @@ const SIZE: (f64, f64) = (440.0, 300.0);
 const LEFT: f64 = 54.0;
 const BOTTOM: f64 = 40.0;
 const TOP: f64 = 12.0;
-/// Room at the right where lines are named at their ends, and where they are not.
-const RIGHT: (f64, f64) = (96.0, 16.0);
+/// Room at the right, at least, and at most where lines are named at their ends.
+const RIGHT: (f64, f64) = (16.0, 150.0);
 /// The height of a line of text, and the width of a letter on the average.
 const LINE: f64 = 12.0;
 const LETTER: f64 = 6.0;
@@ -43,6 +43,13 @@ impl Axis {
         let digits = (-step.log10().floor()).clamp(0.0, 9.0) as usize;
         let ticks = (0..=n).map(|i| low + step * i as f64).map(|v| (v, format!("{v:.digits$}"))).collect();
         Axis { title: title.to_owned(), low, high, log: false, ticks }
+    }
+
+    /// The same, ending where the values do.
+    pub(super) fn until(mut self, high: f64) -> Axis {
+        self.high = high.clamp(self.low + (self.high - self.low) / 8.0, self.high);
+        self.ticks.retain(|(value, _)| *value <= high);
+        self
     }
 
     /// From a power of ten below all values (above 0) to one above.
@@ -130,11 +137,15 @@ pub(super) struct Plot {
 
 /// A rectangle that text or a mark takes.
 type Rect = (f64, f64, f64, f64);
+/// A series with its points, each with its place in the drawing.
+type Placed<'a> = (&'a Series, Vec<(f64, f64, &'a Point)>);
 
 impl Plot {
     /// The drawing.
     pub(super) fn svg(&self) -> String {
-        let right = if self.names { RIGHT.0 } else { RIGHT.1 };
+        let longest = self.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
+        let right =
+            if self.names { (LETTER * longest as f64 + 14.0).clamp(RIGHT.0, RIGHT.1) } else { RIGHT.0 };
         let (width, height) = (SIZE.0 - LEFT - right, SIZE.1 - TOP - BOTTOM);
         let x = |v: f64| self.x.place(v).map(|at| LEFT + at * width);
         let y = |v: f64| self.y.place(v).map(|at| TOP + (1.0 - at) * height);
@@ -186,7 +197,7 @@ impl Plot {
                 write!(svg, "<text class=\"end\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>", y - 4.0, escape(name));
             taken.push((at - LETTER * name.chars().count() as f64, y - 4.0 - LINE, at, y));
         }
-        let placed: Vec<(&Series, Vec<(f64, f64, &Point)>)> = self
+        let placed: Vec<Placed<'_>> = self
             .series
             .iter()
             .map(|s| (s, s.points.iter().filter_map(|p| Some((x(p.x)?, y(p.y)?, p))).collect()))
@@ -288,7 +299,7 @@ fn label(text: &str, (x, y): (f64, f64), bounds: Rect, taken: &mut Vec<Rect>) ->
 }
 
 /// The names of the series beside the ends of their lines, pushed apart where they would cover each other.
-fn names(placed: &[(&Series, Vec<(f64, f64, &Point)>)], x: f64, (top, bottom): (f64, f64)) -> String {
+fn names(placed: &[Placed<'_>], x: f64, (top, bottom): (f64, f64)) -> String {
     let mut ends: Vec<(f64, f64, &Series)> =
         placed.iter().filter_map(|(s, points)| points.last().map(|(_, y, _)| (*y, *y, *s))).collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));

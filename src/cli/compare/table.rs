@@ -41,7 +41,8 @@ pub(super) fn table(facts: &Facts) -> String {
         .collect();
     if !exact.is_empty() {
         let head = ["8-bit activations", "exact", "loss", "KL mean"].map(str::to_owned).to_vec();
-        text += &format!("\n\n{}", aligned(&[vec![head], exact].concat()));
+        text += "\n\n";
+        text += &aligned(&[vec![head], exact].concat());
     }
     if !facts.cache_quality.is_empty() {
         let mut rows =
@@ -55,7 +56,8 @@ pub(super) fn table(facts: &Facts) -> String {
                 format!("{:.5}", q.divergence.kl.mean.value),
             ]);
         }
-        text += &format!("\n\n{}", aligned(&rows));
+        text += "\n\n";
+        text += &aligned(&rows);
     }
     text
 }
