@@ -184,6 +184,25 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// The tensor's bytes cannot be had, or memory is refused.
     fn load_weight(&self, file: &Arc<Gguf>, index: usize) -> Result<Arc<dyn Weight>>;
+    /// Bytes of this device's memory that the tensor at `index` of the file takes; 0 where it is used in place.
+    fn weight_bytes(&self, file: &Gguf, index: usize) -> u64 {
+        file.tensors().get(index).map_or(0, |tensor| tensor.bytes)
+    }
+    /// Memory for the tensor at `index` of the file, for [`Backend::fill_weight`] to bring its bytes: so that everything is
+    /// had before the first byte is moved. A device that does not part the two loads the weight here.
+    ///
+    /// # Errors
+    /// As [`Backend::load_weight`].
+    fn alloc_weight(&self, file: &Arc<Gguf>, index: usize) -> Result<Arc<dyn Weight>> {
+        self.load_weight(file, index)
+    }
+    /// Bring the bytes of a weight that [`Backend::alloc_weight`] gave for this tensor.
+    ///
+    /// # Errors
+    /// The tensor's bytes cannot be had, or the device failed.
+    fn fill_weight(&self, _file: &Arc<Gguf>, _index: usize, _weight: &Arc<dyn Weight>) -> Result<()> {
+        Ok(())
+    }
     /// Fix kernels and memory for a segment.
     ///
     /// # Errors

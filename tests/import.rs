@@ -190,7 +190,7 @@ fn ways_to_stretch_the_context_are_taken_over() {
     // The newer spelling, with everything in one field.
     let mut folder = Folder::of(&tiny);
     folder.config["rope_theta"] = Json::Null;
-    folder.config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 500000.0});
+    folder.config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 500_000.0});
     let file = imported(&folder, "F32", &[]);
     assert_eq!(file.get("llama.rope.freq_base").unwrap().as_f32(), Some(500_000.0));
 }

@@ -40,16 +40,23 @@ pub(super) fn run(args: &BenchArgs, terminal: Terminal) -> anyhow::Result<()> {
         return Err(Failure::usage(why).into());
     }
     interrupt::cooperative(true);
-    let about = About::new(&source, engine.model().file());
+    let about = About::new(&source, &engine);
     if !args.json {
         let size = show::size(about.size_bytes);
         let head = format!(
-            "{}: {}, {size}; cpu, {} kernels, {} threads ({} for prompts)\n",
-            about.model, about.format, options.isa, options.threads, options.threads_batch
+            "{}: {}, {size}; {}, {} kernels, {} threads ({} for prompts)\n",
+            about.model,
+            about.format,
+            about.devices(),
+            options.isa,
+            options.threads,
+            options.threads_batch
         );
         output::stdout(|out| writeln!(out, "{head}"))?;
     }
-    let mut machine = if args.no_probe { Probes::default() } else { Probes::new(&options) };
+    // What the CPU's memory gives says nothing of layers that are not there.
+    let probed = !args.no_probe && about.gpu_layers == 0;
+    let mut machine = if probed { Probes::new(&options) } else { Probes::default() };
     let mut results = Vec::new();
     for test in &tests {
         let work = bench::work(engine.model(), test, options.kv, options.ubatch)?;
@@ -119,11 +126,32 @@ struct About {
     model: String,
     format: String,
     size_bytes: u64,
+    /// Layers on the GPU, the output among them.
+    gpu_layers: usize,
+    /// The device of those layers; `cpu` where there are none.
+    backend: String,
 }
 
 impl About {
-    fn new(source: &ModelSource, file: &Gguf) -> About {
-        About { model: model_name(source, file), format: format_name(file), size_bytes: file.file_bytes() }
+    fn new(source: &ModelSource, engine: &Engine) -> About {
+        let file = engine.model().file();
+        let offloaded = engine.offloaded().filter(|plan| plan.is_offloaded());
+        About {
+            model: model_name(source, file),
+            format: format_name(file),
+            size_bytes: file.file_bytes(),
+            gpu_layers: offloaded.map_or(0, |plan| plan.layers),
+            backend: if offloaded.is_some() { engine.device_names().skip(1).collect() } else { "cpu".into() },
+        }
+    }
+
+    /// `cpu`, or which device has how many layers.
+    fn devices(&self) -> String {
+        if self.backend == "cpu" {
+            "cpu".into()
+        } else {
+            format!("{} layers on {}, cpu", self.gpu_layers, self.backend)
+        }
     }
 }
 
@@ -283,7 +311,7 @@ fn as_json(test: &Test, rate: &Rate, about: &About, options: &EngineOptions) -> 
         "test": test.name(), "n_prompt": n_prompt, "n_gen": n_gen, "depth": test.depth,
         "tokens_per_second": { "mean": rate.mean, "stddev": rate.stddev, "samples": rate.samples },
         "model": about.model, "size_bytes": about.size_bytes, "format": about.format,
-        "threads": threads, "gpu_layers": 0, "isa": options.isa.name(), "backend": "cpu",
+        "threads": threads, "gpu_layers": about.gpu_layers, "isa": options.isa.name(), "backend": about.backend,
     })
 }
 

@@ -1,14 +1,18 @@
 //! `chaski devices`: what this machine has and what of it is used.
 
-use serde_json::json;
+use std::io::{self, Write};
+
+use serde_json::{Value as Json, json};
 
 use super::args::DevicesArgs;
 use super::{output, show};
 use crate::cpu::isa::Isa;
+use crate::engine::{self, GpuAdapter};
 use crate::machine;
 
 pub(super) fn run(args: &DevicesArgs) -> anyhow::Result<()> {
     let memory = machine::memory();
+    let gpus = engine::adapters();
     let chosen = Isa::detect();
     let (cores, threads) = (machine::cores(), machine::hardware_threads());
     if args.json {
@@ -19,7 +23,7 @@ pub(super) fn run(args: &DevicesArgs) -> anyhow::Result<()> {
             "memory": memory.as_ref().map(|m| json!({
                 "total": m.total, "available": m.available, "bound_by": m.bound_by,
             })),
-            "gpu": [],
+            "gpu": gpus.iter().map(as_json).collect::<Vec<_>>(),
         });
         return Ok(output::stdout(|out| writeln!(out, "{value:#}"))?);
     }
@@ -47,8 +51,39 @@ pub(super) fn run(args: &DevicesArgs) -> anyhow::Result<()> {
             )?,
             None => writeln!(out, "memory   unknown: the system does not tell")?,
         }
-        writeln!(out, "GPU      none: this build has no GPU backend")
+        if gpus.is_empty() {
+            let why = if engine::HAS_GPU { "" } else { ": this build has no GPU backend" };
+            writeln!(out, "GPU      none{why}")?;
+        }
+        gpus.iter().try_for_each(|gpu| as_text(out, gpu))
     })?)
+}
+
+fn as_text(out: &mut dyn Write, gpu: &GpuAdapter) -> io::Result<()> {
+    writeln!(out, "GPU {:<4} {} ({}, {})", gpu.number, gpu.name, gpu.kind, gpu.api)?;
+    if !gpu.driver.is_empty() {
+        writeln!(out, "         driver {}", gpu.driver)?;
+    }
+    match gpu.free {
+        Some(free) => writeln!(out, "         memory {} free", show::size(free))?,
+        None => writeln!(out, "         memory not told by the driver")?,
+    }
+    if let Some(why) = &gpu.declined {
+        return writeln!(out, "         cannot be used: {why}");
+    }
+    let tiers = if gpu.tiers.is_empty() { "none beyond the baseline".into() } else { gpu.tiers.join(", ") };
+    writeln!(out, "         tiers  {tiers}")?;
+    if gpu.software {
+        writeln!(out, "         a software adapter: used only where -ngl or --device asks for it")?;
+    }
+    Ok(())
+}
+
+fn as_json(gpu: &GpuAdapter) -> Json {
+    json!({
+        "number": gpu.number, "name": gpu.name, "kind": gpu.kind, "software": gpu.software, "backend": gpu.api,
+        "driver": gpu.driver, "free": gpu.free, "tiers": gpu.tiers, "declined": gpu.declined,
+    })
 }
 
 /// The features of this CPU that matter to kernels, as the compiler names them.

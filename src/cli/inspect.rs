@@ -1,6 +1,6 @@
 //! `chaski inspect`: what a file says, without running it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -8,10 +8,11 @@ use chaski_gguf::{FileKind, Format, Gguf};
 use serde_json::{Map, Value as Json, json};
 
 use super::args::{CpuArgs, EngineArgs, InspectArgs};
+use super::gpu::Gpu;
 use super::options::EngineOptions;
 use super::source::ModelSource;
 use super::{exit, load, output, show};
-use crate::engine::{MemoryPlan, plan_memory};
+use crate::engine::{MemoryPlan, OffloadPlan, plan_memory};
 use crate::machine::{self, Memory};
 use crate::model::{KvChoice, Model};
 
@@ -25,7 +26,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     })?;
     let gguf = Arc::new(source.open(true, &options.overrides)?);
     let totals = Totals::of(&gguf);
-    let plan = Plan::of(&gguf, &options);
+    let plan = Plan::of(&gguf, &options)?;
     if args.json {
         let value = as_json(&gguf, &totals, &plan, args.placement);
         return Ok(output::stdout(|out| {
@@ -44,22 +45,62 @@ struct Plan {
     required: u64,
     memory: Option<Memory>,
     kv: KvChoice,
+    /// What would go to a GPU, and for every tensor of the file that is used whether it would.
+    gpu: Option<OnGpu>,
+}
+
+/// What would go to a GPU.
+struct OnGpu {
+    gpu: Gpu,
+    plan: OffloadPlan,
+    /// Tensors that would be there.
+    tensors: HashSet<String>,
 }
 
 impl Plan {
-    fn of(gguf: &Arc<Gguf>, options: &EngineOptions) -> Plan {
+    fn of(gguf: &Arc<Gguf>, options: &EngineOptions) -> anyhow::Result<Plan> {
         let memory = machine::memory();
-        let plan = match gguf.kind() {
-            FileKind::Model => {
-                Model::new(gguf.clone(), &options.rope).map_err(anyhow::Error::from).and_then(|model| {
-                    let n_ctx = load::choose_context(&model, options, memory.as_ref())?;
-                    Ok((plan_memory(&model, &load::engine_options(options, n_ctx))?, n_ctx))
-                })
-            }
+        let mut plan = Plan {
+            figures: Err(String::new()),
+            required: 0,
+            memory: memory.clone(),
+            kv: options.kv,
+            gpu: None,
+        };
+        let model = match gguf.kind() {
+            FileKind::Model => Model::new(gguf.clone(), &options.rope).map_err(anyhow::Error::from),
             kind => Err(anyhow::anyhow!("the file is {kind}")),
         };
-        let required = plan.as_ref().map_or(0, |(plan, _)| load::required(plan, options));
-        Plan { figures: plan.map_err(|error| exit::report(&error)), required, memory, kv: options.kv }
+        let figures = model.and_then(|model| {
+            let n_ctx = load::choose_context(&model, options, memory.as_ref())?;
+            let with = load::engine_options(options, n_ctx);
+            Ok((plan_memory(&model, &with)?, n_ctx, model, with))
+        });
+        let (whole, n_ctx, model, with) = match figures {
+            Ok(figures) => figures,
+            Err(error) => {
+                plan.figures = Err(exit::report(&error));
+                return Ok(plan);
+            }
+        };
+        plan.required = load::required(&whole, options);
+        if let Some(gpu) = Gpu::open(&options.gpu)? {
+            let planned = gpu.plan(&model, &with, &options.gpu, memory.as_ref())?;
+            let of_cpu = load::on_the_cpu(&whole, &planned, options);
+            plan.required = load::required(&of_cpu, options);
+            plan.memory = memory.map(|memory| gpu.leaves(memory, &planned));
+            let names = model.weights().list().iter().zip(planned.weights());
+            let tensors =
+                names.filter(|(_, home)| **home != 0).map(|(weight, _)| weight.name.clone()).collect();
+            plan.gpu = Some(OnGpu { gpu, plan: planned, tensors });
+        }
+        plan.figures = Ok((whole, n_ctx));
+        Ok(plan)
+    }
+
+    /// The device of a tensor: `cpu` or `gpu`.
+    fn device(&self, tensor: &str) -> &'static str {
+        if self.gpu.as_ref().is_some_and(|on| on.tensors.contains(tensor)) { "gpu" } else { "cpu" }
     }
 }
 
@@ -130,8 +171,11 @@ fn as_json(gguf: &Gguf, totals: &Totals, plan: &Plan, placement: bool) -> Json {
         "memory": memory,
     });
     if placement {
-        let homes = gguf.tensors().iter().map(|t| (t.name.clone(), "cpu".into()));
+        let homes = gguf.tensors().iter().map(|t| (t.name.clone(), plan.device(&t.name).into()));
         value["placement"] = Json::Object(homes.collect());
+    }
+    if let Some(on) = &plan.gpu {
+        value["gpu"] = on.gpu.as_json(&on.plan);
     }
     value
 }
@@ -178,7 +222,7 @@ fn as_text(
     let width = gguf.tensors().iter().map(|t| t.name.chars().count()).max().unwrap_or(0).min(64);
     for tensor in gguf.tensors() {
         let dims: Vec<String> = tensor.shape.iter().take(tensor.n_dims).map(u64::to_string).collect();
-        let device = if placement { "  cpu" } else { "" };
+        let device = if placement { format!("  {}", plan.device(&tensor.name)) } else { String::new() };
         writeln!(
             out,
             "  {:<width$}  {:<7} {:>10}{device}  [{}]",
@@ -228,6 +272,11 @@ fn memory_as_text(out: &mut dyn Write, source: &ModelSource, totals: &Totals, pl
             show::size(machine.available),
             machine.bound_by
         )?;
+    }
+    if let Some(on) = &plan.gpu {
+        for line in on.gpu.lines(&on.plan, &formats, true) {
+            writeln!(out, "{line}")?;
+        }
     }
     Ok(())
 }

@@ -7,11 +7,13 @@ use std::time::Instant;
 use chaski_gguf::{FileKind, Gguf};
 
 use super::exit::Failure;
+use super::gpu::{Gpu, explain};
 use super::options::{Context, EngineOptions};
 use super::source::ModelSource;
 use super::{output, progress, show};
-use crate::cpu::CpuOptions;
-use crate::engine::{self, Engine, MemoryPlan, plan_memory};
+use crate::backend::Backend;
+use crate::cpu::{CpuBackend, CpuOptions};
+use crate::engine::{self, Engine, MemoryPlan, OffloadPlan, offload, plan_memory, plan_offload};
 use crate::machine::{self, Memory};
 use crate::model::Model;
 
@@ -82,9 +84,26 @@ pub fn load(
     if wanted == Wanted::Every {
         with.n_outputs = with.n_ubatch;
     }
-    let plan = plan_memory(&model, &with)?;
-    check_memory(&plan, &with, options, memory.as_ref())?;
-    let fits = memory.as_ref().is_none_or(|m| plan.total() <= m.available);
+    let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(with.cpu)?);
+    let gpu = match Gpu::open(&options.gpu)? {
+        None => None,
+        Some(gpu) => {
+            let ask = gpu.ask(&model, &options.gpu, memory.as_ref())?;
+            let devices = gpu.beside(cpu.clone());
+            let planned =
+                plan_offload(&model, &with, &devices, &ask).map_err(|e| explain(e, &options.gpu))?;
+            Some((gpu, ask, devices, planned))
+        }
+    };
+    let whole = plan_memory(&model, &with)?;
+    let (plan, left) = match &gpu {
+        None => (whole, memory.clone()),
+        Some((gpu, _, _, planned)) => {
+            (on_the_cpu(&whole, planned, options), memory.clone().map(|memory| gpu.leaves(memory, planned)))
+        }
+    };
+    check_memory(&plan, &with, options, left.as_ref())?;
+    let fits = memory.as_ref().is_none_or(|m| whole.total() <= m.available);
     if fits {
         read_ahead(model.file(), options.threads_batch)?;
     } else {
@@ -97,7 +116,6 @@ pub fn load(
     if options.mlock {
         lock(model.file());
     }
-    say_memory(&plan, &with, options.mmap);
     tracing::debug!(
         "{}: {n_ctx} tokens of context, {} kernels, {} + {} threads",
         model.arch(),
@@ -105,7 +123,36 @@ pub fn load(
         with.cpu.threads,
         with.cpu.threads_batch,
     );
-    Ok(Engine::new(model, with)?)
+    let Some((gpu, ask, devices, _)) = gpu else {
+        say_memory(&plan, &with, options.mmap);
+        let homes = (vec![0; model.weights().list().len()], vec![0; model.hparams().n_layer]);
+        return Ok(Engine::with_devices(model, with, &[cpu], homes)?);
+    };
+    if options.check {
+        tracing::warn!("--check watches what the CPU computes, and nothing on the GPU");
+    }
+    let engine = offload(&model, &with, &devices, &ask).map_err(|e| explain(e, &options.gpu))?;
+    match engine.offloaded() {
+        Some(went) if went.is_offloaded() => gpu.say(went, &options.gpu, &formats(&with), options.mmap),
+        Some(went) => {
+            gpu.say(went, &options.gpu, &formats(&with), options.mmap);
+            say_memory(&plan, &with, options.mmap);
+        }
+        None => {}
+    }
+    Ok(engine)
+}
+
+/// The plan of what stays on the CPU. Weights that are copied or locked are so whether they are offloaded or not.
+pub(super) fn on_the_cpu(whole: &MemoryPlan, planned: &OffloadPlan, options: &EngineOptions) -> MemoryPlan {
+    let (part, all) = (planned.cpu.kv, whole.kv.max(1));
+    let kv_f16 = u64::try_from(u128::from(whole.kv_f16) * u128::from(part) / u128::from(all));
+    MemoryPlan {
+        weights: if options.mmap && !options.mlock { planned.cpu.weights } else { whole.weights },
+        kv: part,
+        kv_f16: kv_f16.unwrap_or(u64::MAX),
+        compute: planned.cpu.compute,
+    }
 }
 
 /// Say which tensors the model's architecture knows nothing of: the answers may not be what the file's maker meant.
@@ -287,7 +334,9 @@ fn lock(gguf: &Gguf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::GpuArgs;
     use crate::cli::exit::{Exit, exit_of};
+    use crate::cli::options::GpuOptions;
     use crate::cpu::isa::Isa;
     use crate::kv::KvFormat;
     use crate::model::{KvChoice, RopeOptions};
@@ -308,6 +357,7 @@ mod tests {
             mmap,
             mlock: false,
             check: false,
+            gpu: GpuOptions::new(&GpuArgs::default()).unwrap(),
             rope: RopeOptions::default(),
             overrides: Vec::new(),
         }

@@ -12,6 +12,7 @@ mod devices;
 pub mod exit;
 
 mod file;
+mod gpu;
 mod imatrix;
 mod inspect;
 pub mod interrupt;

@@ -2,9 +2,11 @@
 
 use super::output;
 use crate::cpu::isa::Isa;
+use crate::engine;
 
 pub(super) fn run() -> anyhow::Result<()> {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let gpus = engine::adapters();
     Ok(output::stdout(|out| {
         writeln!(
             out,
@@ -14,6 +16,12 @@ pub(super) fn run() -> anyhow::Result<()> {
             std::env::consts::OS
         )?;
         writeln!(out, "CPU kernels: {}", Isa::detect())?;
-        writeln!(out, "GPU adapters: none (this build has no GPU backend)")
+        let gpus: Vec<String> =
+            gpus.iter().map(|gpu| format!("{} ({}, {})", gpu.name, gpu.kind, gpu.api)).collect();
+        match (engine::HAS_GPU, gpus.is_empty()) {
+            (false, _) => writeln!(out, "GPU adapters: none (this build has no GPU backend)"),
+            (true, true) => writeln!(out, "GPU adapters: none"),
+            (true, false) => writeln!(out, "GPU adapters: {}", gpus.join("; ")),
+        }
     })?)
 }

@@ -38,7 +38,7 @@ impl CpuBuffer {
         let large = bytes >= 4 * LARGE_PAGE;
         let align = if large { LARGE_PAGE } else { ALIGN };
         // The kernel takes lengths up to half of the address space.
-        let len = bytes.checked_add(align).filter(|len| *len <= isize::MAX as usize)?;
+        let len = bytes.checked_add(align).filter(|len| isize::try_from(*len).is_ok())?;
         let mut map = MmapMut::map_anon(len).ok()?;
         let at = map.as_mut_ptr();
         let skip = at.addr().next_multiple_of(align) - at.addr();

@@ -3,9 +3,13 @@
 //! [`Engine::decode`] takes tokens of any number of sequences. [`Session`] is the convenient form for
 //! one: it knows what the cache holds and evaluates only what is new.
 
+mod adapter;
 mod memory;
 mod observe;
+mod offload;
+mod reserve;
 mod session;
+mod split;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,15 +17,19 @@ use std::sync::Arc;
 use chaski_gguf::Gguf;
 
 pub use crate::exec::{Profile, ProfileRow};
+pub use adapter::{GpuAdapter, GpuWanted, HAS_GPU, OpenGpu, adapters, open_gpu};
 pub use memory::{MemoryPlan, kv_bytes, plan_memory};
 pub use observe::{Experts, Observed};
+pub use offload::{
+    Fallback, GpuLayers, LeftBehind, Offload, OffloadError, OffloadPlan, Usage, offload, plan_offload,
+};
 pub use session::{Interrupted, Session};
 
-use crate::backend::{Backend, BackendError, Inputs, KvLayer, Why};
+use crate::backend::{Backend, BackendError, Inputs, Why};
 use crate::cpu::{CpuBackend, CpuOptions};
 use crate::exec::{self, Device, Homes, Layout, Lowered, Prepared};
-use crate::graph::Op;
-use crate::kv::{Cells, CellsError, KvFormat, SeqPos, Visible};
+use crate::graph::{Op, WeightId};
+use crate::kv::{Cells, CellsError, SeqPos, Visible};
 use crate::model::{BatchShape, KvChoice, Model, ModelError, RopeOptions};
 
 /// Plans kept ready: one for single tokens, one for full batches, and a few for what is left over.
@@ -110,6 +118,7 @@ pub struct Engine {
     devices: Vec<Device>,
     homes: (Vec<usize>, Vec<usize>),
     declined: Vec<(String, Why)>,
+    offloaded: Option<OffloadPlan>,
     cells: Cells,
     plans: VecDeque<(BatchShape, Prepared)>,
     inputs: Inputs,
@@ -169,6 +178,17 @@ fn compile(
     Ok((lowered, layout))
 }
 
+/// The weights that the nodes of a lowered graph read, with the device of the node.
+fn weights_read(lowered: &Lowered) -> impl Iterator<Item = (usize, WeightId)> + '_ {
+    let graph = &lowered.graph;
+    graph.iter().flat_map(move |(id, node)| {
+        node.inputs.iter().filter_map(move |input| match graph.node(*input).op {
+            Op::Weight(weight) => Some((lowered.device[id.index()], weight)),
+            _ => None,
+        })
+    })
+}
+
 impl Engine {
     /// Open a file as a model and make an engine of it.
     ///
@@ -196,55 +216,12 @@ impl Engine {
     /// Memory is refused.
     pub fn with_devices(
         model: Arc<Model>,
-        mut options: EngineOptions,
+        options: EngineOptions,
         backends: &[Arc<dyn Backend>],
-        mut homes: (Vec<usize>, Vec<usize>),
+        homes: (Vec<usize>, Vec<usize>),
     ) -> Result<Engine> {
-        options.n_ubatch = options.n_ubatch.max(1);
-        let refs: Vec<&dyn Backend> = backends.iter().map(|b| &**b).collect();
-        let declined = settle(&model, &options, &mut homes, &refs)?;
-        let hp = model.hparams();
-        let mut devices = Vec::new();
-        for (number, backend) in backends.iter().enumerate() {
-            // Loaded where the first plan finds that they are used.
-            let weights = vec![None; model.weights().list().len()];
-            let mut kv = Vec::new();
-            for home in &homes.1 {
-                if *home != number {
-                    kv.push(None);
-                    continue;
-                }
-                let rows = |format: KvFormat, dim: usize, what: &str| {
-                    // Saturating: an absurd product is refused as memory that cannot be had.
-                    let heads = options.n_ctx.saturating_mul(hp.n_head_kv);
-                    backend.alloc(heads.saturating_mul(format.row_bytes(dim)), what)
-                };
-                kv.push(Some(KvLayer {
-                    k: rows(options.kv.k, hp.d_k, "the K cache")?,
-                    v: rows(options.kv.v, hp.d_v, "the V cache")?,
-                    formats: (options.kv.k, options.kv.v),
-                    capacity: options.n_ctx,
-                }));
-            }
-            let arena = backend.alloc(0, "intermediates")?;
-            devices.push(Device { backend: backend.clone(), arena, weights, kv });
-        }
-        let cells = Cells::new(options.n_ctx as u32, options.n_sequences);
-        let mut engine = Engine {
-            model,
-            options,
-            devices,
-            homes,
-            declined,
-            cells,
-            plans: VecDeque::new(),
-            inputs: Inputs::default(),
-            rows: Vec::new(),
-            profile: None,
-        };
-        // The largest batch decides the arena; it is had now, not in the middle of an answer.
-        let n_tokens = engine.options.n_ubatch.min(engine.options.n_ctx);
-        engine.prepare(BatchShape { n_tokens, n_out: engine.options.n_outputs.min(n_tokens) })?;
+        let mut engine = Engine::reserve(model, options, backends, homes).map_err(|refused| refused.error)?;
+        engine.fill()?;
         Ok(engine)
     }
 
@@ -264,6 +241,14 @@ impl Engine {
     pub fn declined(&self) -> &[(String, Why)] {
         &self.declined
     }
+    /// The names of the devices, the CPU first.
+    pub fn device_names(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().map(|device| device.backend.name())
+    }
+    /// What went to a second device, where the engine was made by [`offload`].
+    pub fn offloaded(&self) -> Option<&OffloadPlan> {
+        self.offloaded.as_ref()
+    }
     /// Of the batch evaluated last: how many plans were run, and how many copies from device to device.
     pub fn crossings(&self) -> (usize, usize) {
         self.plans.front().map_or((0, 0), |(_, plan)| plan.crossings())
@@ -282,34 +267,21 @@ impl Engine {
         let homes = Homes { weights: &self.homes.0, kv: &self.homes.1 };
         let (lowered, layout) = compile(&self.model, self.options.kv, shape, &homes, &backends)?;
         self.load(&lowered)?;
-        let fits = self.devices.iter().zip(&layout.arena).all(|(d, bytes)| d.arena.bytes() >= *bytes);
-        if !fits {
-            // Plans hold windows into the arenas, so they go with them.
-            self.plans.clear();
-            for (device, bytes) in self.devices.iter_mut().zip(&layout.arena) {
-                if device.arena.bytes() < *bytes {
-                    device.arena = device.backend.alloc(*bytes, "intermediates")?;
-                }
-            }
-        }
+        self.reserve_arenas(&layout.arena)?;
         let plan = exec::prepare(&lowered, &layout, &self.devices)?;
         self.plans.truncate(PLANS - 1);
         self.plans.push_front((shape, plan));
         Ok(())
     }
 
-    /// Load every weight where a node reads it.
+    /// Load every weight where a node reads it, if it is not there yet.
     fn load(&mut self, lowered: &Lowered) -> Result<()> {
-        let graph = &lowered.graph;
-        for (id, node) in graph.iter() {
-            let device = &mut self.devices[lowered.device[id.index()]];
-            for input in &node.inputs {
-                let Op::Weight(weight) = graph.node(*input).op else { continue };
-                let slot = &mut device.weights[weight.0 as usize];
-                if slot.is_none() {
-                    let decl = &self.model.weights().list()[weight.0 as usize];
-                    *slot = Some(device.backend.load_weight(self.model.file(), decl.index)?);
-                }
+        for (number, weight) in weights_read(lowered) {
+            let device = &mut self.devices[number];
+            let slot = &mut device.weights[weight.0 as usize];
+            if slot.is_none() {
+                let decl = &self.model.weights().list()[weight.0 as usize];
+                *slot = Some(device.backend.load_weight(self.model.file(), decl.index)?);
             }
         }
         Ok(())

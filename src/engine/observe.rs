@@ -163,11 +163,7 @@ impl Engine {
         // Ready-made plans hold windows into arenas that may be too small now; and this one must not outlive the
         // micro-batch, since ordinary evaluation has no use for what it keeps.
         self.plans.clear();
-        for (device, bytes) in self.devices.iter_mut().zip(&layout.arena) {
-            if device.arena.bytes() < *bytes {
-                device.arena = device.backend.alloc(*bytes, "intermediates")?;
-            }
-        }
+        self.reserve_arenas(&layout.arena)?;
         let plan = exec::prepare(&lowered, &layout, &self.devices)?;
         self.plans.push_front((shape, plan));
         let evaluated = self.decode(part, logits);

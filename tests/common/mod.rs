@@ -10,10 +10,16 @@ pub mod tiny;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The built command with these arguments, its environment cleared of what changes the output.
+/// Where Vulkan's loader looks for drivers, by its newer and its older name.
+pub const GPU_DRIVERS: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
+
+/// The built command with these arguments, its environment cleared of what changes the output: a GPU, too.
 pub fn chaski(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chaski"));
     command.args(args).env_remove("NO_COLOR").stdin(Stdio::null());
+    for name in GPU_DRIVERS {
+        command.env(name, "/dev/null");
+    }
     command
 }
 

@@ -38,20 +38,24 @@ pub struct BatchArgs {
     pub cache_type_v: String,
 }
 
-/// Placement on a GPU. This build has no GPU backend: see [`crate::cli::options`].
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "GPU (this build has no GPU backend)")]
+/// The heading of the GPU flags.
+const GPU: &str = if crate::engine::HAS_GPU { "GPU" } else { "GPU (this build has no GPU backend)" };
+
+/// Placement on a GPU.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = GPU)]
 pub struct GpuArgs {
-    /// Layers on the GPU, counted from the end [short: -ngl] [values: N, auto, all] [default: auto]
+    /// Layers on the GPU, counted from the end, the output being the last; auto: what fits [short: -ngl] [values: N, auto, all] [default: auto]
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", allow_negative_numbers = true)]
     pub gpu_layers: Option<String>,
-    /// The adapter to use, by name; `none` keeps everything on the CPU [short: -dev]
+    /// The adapter to use, by a part of its name or its number in `chaski devices`; `none` keeps everything on the CPU
+    /// [short: -dev]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
     /// Refuse any CPU fallback in an offloaded layer
     #[arg(long)]
     pub strict_gpu: bool,
-    /// Place weights by name: 'blk.*.ffn_*=cpu'
+    /// Place weights by name, whatever their layer: 'blk.*.ffn_*=cpu' or =gpu (may be repeated; the first that matches holds)
     #[arg(long, value_name = "GLOB=DEVICE")]
     pub place: Vec<String>,
     /// Keep the KV cache in RAM [short: -nkvo]

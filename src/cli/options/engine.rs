@@ -2,10 +2,11 @@
 
 use chaski_gguf::OwnedValue;
 
-use super::gpu::check_no_gpu;
+use super::gpu::GpuOptions;
 use crate::cli::args::{EngineArgs, OverrideArgs};
 use crate::cli::exit::Failure;
 use crate::cpu::isa::{Isa, IsaError};
+use crate::engine;
 use crate::kv::KvFormat;
 use crate::kv::format::UnknownKvFormat;
 use crate::machine;
@@ -56,6 +57,8 @@ pub struct EngineOptions {
     pub mlock: bool,
     /// Whether every node is watched for NaN and infinity.
     pub check: bool,
+    /// What is asked of a GPU.
+    pub gpu: GpuOptions,
     /// RoPE parameters that stand above the file's.
     pub rope: RopeOptions,
     /// Metadata values that stand above the file's.
@@ -66,9 +69,14 @@ impl EngineOptions {
     /// What the flags mean on this machine.
     ///
     /// # Errors
-    /// A value that makes no sense, or a flag that asks for a GPU.
+    /// A value that makes no sense, or a flag that asks for a GPU in a build without.
     pub fn new(args: &EngineArgs) -> Result<EngineOptions, Failure> {
-        check_no_gpu(&args.gpu)?;
+        let gpu = GpuOptions::new(&args.gpu)?;
+        if !engine::HAS_GPU {
+            gpu.without("this build has no GPU backend")?;
+        } else if gpu.is_off() {
+            gpu.without(if gpu.none { "--device none" } else { "--gpu-layers 0" })?;
+        }
         if args.cpu.no_repack {
             tracing::warn!(
                 "--no-repack has no effect: this build uses every weight in the file's own layout"
@@ -97,6 +105,7 @@ impl EngineOptions {
             mmap: !args.cpu.no_mmap,
             mlock: args.cpu.mlock,
             check: args.cpu.check,
+            gpu,
             rope,
             overrides,
         })

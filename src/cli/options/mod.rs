@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 pub use conversation::{Conversation, TemplateChoice};
 pub use engine::{Context, EngineOptions, cache_format, context};
-pub use gpu::{check_no_gpu, parse_size};
+pub use gpu::{GpuOptions, Place, parse_size};
 pub use sampling::Generation;
 
 use super::args::ModelArgs;
