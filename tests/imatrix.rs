@@ -4,12 +4,13 @@ mod common;
 
 use std::fs;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use chaski::engine::Engine;
+use chaski::engine::{Engine, Observed};
 use chaski::model::RopeOptions;
 use chaski::quant::{Calibration, Imatrix, calibrate};
 use chaski_gguf::Format;
-use common::tiny::{EMBD, Tiny, ids, options};
+use common::tiny::{EMBD, Tiny, decode, ids, options, sequence};
 use common::{arg, run, tiny_llama};
 
 fn gather(tiny: &Tiny, tokens: &[u32], ctx: usize, n_ubatch: usize) -> Imatrix {
@@ -107,4 +108,59 @@ fn the_command_writes_what_quantize_reads() {
     assert!(short.code == Some(3) && short.stderr.contains("do not fill a window"), "{short:?}");
     let model = run(&["run", arg(&matrix), "-p", "x"]);
     assert!(model.code == Some(3) && model.stderr.contains("imatrix"), "{model:?}");
+}
+
+#[test]
+fn a_part_of_the_model_sees_what_it_sees_in_the_whole() {
+    for experts in [false, true] {
+        let tiny = Tiny::new("llama", experts, Format::F32, false).unwrap();
+        let mut engine = Engine::open(tiny.file(), &RopeOptions::default(), options(2, 64, 16)).unwrap();
+        let batch = sequence(0, 0, &ids(40, 2));
+        let mut whole: Vec<(String, Vec<f32>)> = Vec::new();
+        let seen = &mut |seen: &Observed<'_>| whole.push((seen.weight.to_owned(), seen.x.to_vec()));
+        engine.observe(&batch, &mut Vec::new(), seen).unwrap();
+        for layer in ["blk.0.", "blk.1."] {
+            engine.cells().clear();
+            let mut part: Vec<(String, Vec<f32>)> = Vec::new();
+            let wanted = |name: &str| name.starts_with(layer);
+            engine
+                .observe_some(&batch, &wanted, &mut |seen| {
+                    part.push((seen.weight.to_owned(), seen.x.to_vec()));
+                })
+                .unwrap();
+            whole.iter().filter(|(name, _)| wanted(name)).zip(&part).for_each(|(a, b)| assert_eq!(a, b));
+            assert_eq!(part.len(), whole.iter().filter(|(name, _)| wanted(name)).count());
+        }
+        // Ordinary evaluation afterwards is what it was.
+        engine.cells().clear();
+        let after = decode(&mut engine, &batch);
+        let mut fresh = Engine::open(tiny.file(), &RopeOptions::default(), options(2, 64, 16)).unwrap();
+        assert_eq!(after, decode(&mut fresh, &batch));
+    }
+}
+
+#[test]
+fn a_weight_that_takes_the_place_of_another_is_used_and_one_that_does_not_fit_is_refused() {
+    let tiny = Tiny::new("llama", false, Format::F32, false).unwrap();
+    let mut other = tiny.clone();
+    other.tensor("blk.1.ffn_up.weight").bytes.reverse();
+    for value in other.tensor("blk.1.ffn_up.weight").bytes.as_chunks_mut::<4>().0 {
+        *value = 0.01f32.to_le_bytes();
+    }
+    let batch = sequence(0, 0, &ids(16, 2));
+    let expected =
+        decode(&mut Engine::open(other.file(), &RopeOptions::default(), options(2, 64, 16)).unwrap(), &batch);
+    let mut engine = Engine::open(tiny.file(), &RopeOptions::default(), options(2, 64, 16)).unwrap();
+    assert!(decode(&mut engine, &batch) != expected);
+    let mut one = other.clone();
+    one.tensors.retain(|t| t.name == "blk.1.ffn_up.weight");
+    engine.cells().clear();
+    engine.replace(&Arc::new(one.file())).unwrap();
+    assert_eq!(decode(&mut engine, &batch), expected);
+    one.tensors[0].shape.swap(0, 1);
+    one.tensors[0].shape[0] /= 2;
+    one.tensors[0].shape[1] *= 2;
+    assert!(engine.replace(&Arc::new(one.file())).is_err());
+    one.tensors[0].name = "nothing.weight".into();
+    assert!(engine.replace(&Arc::new(one.file())).is_err());
 }

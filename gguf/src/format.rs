@@ -1,5 +1,6 @@
 //! The one table of formats.
 
+use crate::block::parts::{Layout, Parts};
 use crate::block::{self, Block};
 
 /// A row of the table: all that the rest of the project may ask of a format.
@@ -21,6 +22,19 @@ pub struct FormatInfo {
     /// Encode whole rows for a file, with the importance of each column where it is known: see
     /// [`block::quantize_blocks`].
     pub quantize: block::Quantizer,
+    /// The integers of a block and how to get at them; none for floats and plain integers.
+    pub integers: Option<Integers>,
+}
+
+/// How to take a format's blocks apart and put them together: see [`block::parts`].
+#[derive(Debug)]
+pub struct Integers {
+    /// The integers that there are.
+    pub layout: &'static Layout,
+    /// From the bytes of one block to its integers.
+    pub split: fn(bytes: &[u8], parts: &mut Parts),
+    /// From integers to the bytes of one block.
+    pub join: fn(parts: &Parts, out: &mut [u8]),
 }
 
 impl FormatInfo {
@@ -33,6 +47,12 @@ impl FormatInfo {
             decode: block::decode_blocks::<B>,
             encode: Some(block::encode_blocks::<B>),
             quantize: block::quantize_blocks::<B>,
+            integers: match B::LAYOUT {
+                Some(layout) => {
+                    Some(Integers { layout, split: block::split_block::<B>, join: block::join_block::<B> })
+                }
+                None => None,
+            },
         }
     }
 

@@ -92,6 +92,12 @@ keys! {
     CHASKI_QUANTIZE_METHOD = "chaski.quantize.method";
     /// The formats that were asked for by names of tensors, each `GLOB=FORMAT` (array of strings).
     CHASKI_QUANTIZE_TENSOR_TYPES = "chaski.quantize.tensor_types";
+    /// The text that a method was calibrated on (string).
+    CHASKI_QUANTIZE_CALIBRATION = "chaski.quantize.calibration";
+    /// How many of its tokens (u64).
+    CHASKI_QUANTIZE_CALIBRATION_TOKENS = "chaski.quantize.calibration_tokens";
+    /// The size in bytes that the formats were chosen for (u64).
+    CHASKI_QUANTIZE_SIZE = "chaski.quantize.size";
 
     /// The text that the file was measured by (string); the next keys say what was found.
     CHASKI_QUANTIZE_TEXT = "chaski.quantize.text";

@@ -86,7 +86,7 @@ mod value;
 mod write;
 
 pub use error::{Error, Result};
-pub use format::{Format, FormatInfo};
+pub use format::{Format, FormatInfo, Integers};
 pub use kind::FileKind;
 pub use metadata::parse_override;
 pub use read::{Gguf, OpenOptions, TensorInfo, TensorRef};

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod argv;
 mod bench;
+mod calibration;
 mod chat;
 mod compare;
 mod completions;

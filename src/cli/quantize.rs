@@ -1,11 +1,13 @@
 //! `chaski quantize`: a model's tensors rounded to fewer bits.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use chaski_gguf::{Format, OwnedValue, keys};
 use serde_json::{Value as Json, json};
 
 use super::args::QuantizeArgs;
+use super::calibration::{self, Calibration, Wanted};
 use super::exit::{Exit, Failure};
 use super::output::{self, Terminal};
 use super::source::ModelSource;
@@ -13,7 +15,7 @@ use super::{interrupt, progress, show};
 use crate::machine;
 use crate::quant::{
     self, FileType, Folder, Glob, Imatrix, ImportOptions, Job, Measures, Outcome, Plan, PlanOptions, Planned,
-    QuantError, Source, Written,
+    Progress, QuantError, Source, Written,
 };
 
 pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
@@ -26,9 +28,35 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         None => None,
     };
     options.has_imatrix = imatrix.is_some();
+    let wanted = Wanted::new(&args.calibration, args.format.is_some())?;
     let from = ModelSource::new(Some(args.source.clone()))?;
     let source = open(args, &from, &mut options)?;
-    let plan = Plan::new(source.head(), &options).map_err(|error| from.named(error))?;
+    let mut plan = Plan::new(source.head(), &options).map_err(|error| from.named(error))?;
+    let calibration = match wanted {
+        Some(_) if from.path().is_some_and(std::path::Path::is_dir) => {
+            let why =
+                "a folder cannot be run; write it as a GGUF file in F16 or BF16 first, and calibrate that";
+            return Err(Failure::usage(format!("--calibrate: {why}")).into());
+        }
+        Some(wanted) => {
+            plan.sort_by_layer();
+            let threads = args.threads.map_or_else(machine::cores, usize::from);
+            // Mapped once more: the model that is run shares its file with the engines.
+            let file = Arc::new(from.open(true, &[])?);
+            Some(Calibration::new(wanted, &from, file, threads)?)
+        }
+        None => None,
+    };
+    if let Some(size) = calibration.as_ref().and_then(|c| c.size(&plan)) {
+        let calibration = calibration.as_ref();
+        let bytes = |plan: &Plan| -> anyhow::Result<u64> {
+            let metadata = metadata(args, imatrix.as_ref(), calibration);
+            Ok(quant::file_bytes(&job(args, source.as_ref(), plan, imatrix.as_ref(), metadata))?)
+        };
+        if let Some(calibration) = calibration {
+            calibration.choose_formats(&mut plan, size, imatrix.as_ref(), &bytes, terminal)?;
+        }
+    }
     for substitution in plan.tensors.iter().filter_map(Planned::substitution) {
         tracing::warn!("{substitution}");
     }
@@ -38,7 +66,7 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         return Ok(());
     }
     tracing::info!("{}", summary(&plan));
-    let written = write(args, source.as_ref(), &plan, imatrix.as_ref(), terminal)?;
+    let written = write(args, source.as_ref(), &plan, imatrix.as_ref(), calibration.as_ref(), terminal)?;
     tell_repacked(&plan, &written);
     if args.measure {
         let text = if args.json {
@@ -84,9 +112,11 @@ fn open(
 
 /// What was typed as a plan's options.
 fn options(args: &QuantizeArgs) -> Result<PlanOptions, Failure> {
-    let file_type = FileType::parse(&args.format).ok_or_else(|| {
+    // Without a file type the formats are chosen by size; Q4_K_M then only says which tensors are left as they are.
+    let name = args.format.as_deref().unwrap_or("Q4_K_M");
+    let file_type = FileType::parse(name).ok_or_else(|| {
         let all: Vec<&str> = FileType::ALL.iter().map(|t| t.name()).collect();
-        Failure::usage(format!("{} is no file type; there are {}", args.format, all.join(", ")))
+        Failure::usage(format!("{name} is no file type; there are {}", all.join(", ")))
     })?;
     let format = |flag: &str, name: &Option<String>| -> Result<Option<Format>, Failure> {
         name.as_deref().map(|name| block_format(flag, name)).transpose()
@@ -120,17 +150,64 @@ fn block_format(flag: &str, name: &str) -> Result<Format, Failure> {
     })
 }
 
+/// What the file says of how it was made.
+fn metadata(
+    args: &QuantizeArgs,
+    imatrix: Option<&Imatrix>,
+    calibration: Option<&Calibration>,
+) -> Vec<(String, OwnedValue)> {
+    let method = match calibration {
+        Some(calibration) => calibration.method(),
+        None if imatrix.is_some() => "imatrix".to_owned(),
+        None => "nearest".to_owned(),
+    };
+    let mut metadata: Vec<(String, OwnedValue)> =
+        vec![(keys::CHASKI_QUANTIZE_METHOD.to_owned(), method.into())];
+    if let Some(calibration) = calibration {
+        metadata.extend(calibration.metadata());
+    }
+    if let (Some(imatrix), Some(path)) = (imatrix, &args.imatrix) {
+        metadata.push((keys::QUANTIZE_IMATRIX_FILE.to_owned(), path.display().to_string().into()));
+        if let Some(text) = imatrix.datasets.first() {
+            metadata.push((keys::QUANTIZE_IMATRIX_DATASET.to_owned(), text.clone().into()));
+        }
+        metadata.push((keys::QUANTIZE_IMATRIX_ENTRIES.to_owned(), (imatrix.entries.len() as u32).into()));
+        metadata.push((keys::QUANTIZE_IMATRIX_CHUNKS.to_owned(), imatrix.chunks.into()));
+    }
+    if !args.tensor_type.is_empty() {
+        metadata.push((keys::CHASKI_QUANTIZE_TENSOR_TYPES.to_owned(), args.tensor_type.clone().into()));
+    }
+    metadata
+}
+
+/// What is to be written.
+fn job<'a>(
+    args: &'a QuantizeArgs,
+    source: &'a dyn Source,
+    plan: &'a Plan,
+    imatrix: Option<&'a Imatrix>,
+    metadata: Vec<(String, OwnedValue)>,
+) -> Job<'a> {
+    Job {
+        source,
+        plan,
+        path: &args.out,
+        metadata,
+        imatrix,
+        threads: args.threads.map_or_else(machine::cores, usize::from),
+        measure: args.measure,
+    }
+}
+
 fn write(
     args: &QuantizeArgs,
     source: &dyn Source,
     plan: &Plan,
     imatrix: Option<&Imatrix>,
+    calibration: Option<&Calibration>,
     terminal: Terminal,
 ) -> anyhow::Result<Written> {
-    let method = if imatrix.is_some() { "imatrix" } else { "nearest" };
-    let mut metadata: Vec<(String, OwnedValue)> =
-        vec![(keys::CHASKI_QUANTIZE_METHOD.to_owned(), method.into())];
-    if let (Some(imatrix), Some(path)) = (imatrix, &args.imatrix) {
+    if let Some(imatrix) = imatrix {
         let without: Vec<&str> = plan
             .tensors
             .iter()
@@ -143,33 +220,26 @@ fn write(
                 without.join(", ")
             );
         }
-        metadata.push((keys::QUANTIZE_IMATRIX_FILE.to_owned(), path.display().to_string().into()));
-        if let Some(text) = imatrix.datasets.first() {
-            metadata.push((keys::QUANTIZE_IMATRIX_DATASET.to_owned(), text.clone().into()));
-        }
-        metadata.push((keys::QUANTIZE_IMATRIX_ENTRIES.to_owned(), (imatrix.entries.len() as u32).into()));
-        metadata.push((keys::QUANTIZE_IMATRIX_CHUNKS.to_owned(), imatrix.chunks.into()));
     }
-    if !args.tensor_type.is_empty() {
-        metadata.push((keys::CHASKI_QUANTIZE_TENSOR_TYPES.to_owned(), args.tensor_type.clone().into()));
-    }
-    let job = Job {
-        source,
-        plan,
-        path: &args.out,
-        metadata,
-        imatrix,
-        threads: args.threads.map_or_else(machine::cores, usize::from),
-        measure: args.measure,
+    let metadata = metadata(args, imatrix, calibration);
+    let job = job(args, source, plan, imatrix, metadata);
+    let pool = calibration::pool(job.threads)?;
+    let mut calibrated = match calibration {
+        Some(calibration) => calibration.begin(plan, &pool, args.measure)?,
+        None => None,
     };
     interrupt::cooperative(true);
     let bar = progress::bytes(terminal, "quantizing", plan.bytes().0);
     let started = std::time::Instant::now();
-    let outcome = quant::run(&job, &mut |at| {
+    let watch = &mut |at: Progress<'_>| {
         bar.set_position(at.bytes);
         bar.set_message(at.tensor.to_owned());
         if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    };
+    let outcome = match &mut calibrated {
+        Some(calibrated) => quant::run_calibrated(&job, calibrated, watch),
+        None => quant::run(&job, watch),
+    };
     bar.finish_and_clear();
     match outcome? {
         Outcome::Done(written) => {

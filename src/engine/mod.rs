@@ -88,6 +88,14 @@ pub enum EngineError {
         /// Tokens of the vocabulary.
         n_vocab: usize,
     },
+    /// A weight that was to take the place of one of the model's.
+    #[error("weight {name} cannot be replaced: {why}")]
+    Replacement {
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// Logits that are not finite: the weights are not, or overflow.
     #[error("the logits of token {index} of the batch are not finite ({value} for token {id})")]
     NotFinite {

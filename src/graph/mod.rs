@@ -100,6 +100,12 @@ impl Graph {
     pub fn keep(&mut self, id: NodeId) {
         self.kept.push(id);
     }
+    /// Drop every node behind this one, and with them the answer: what is left computes what is kept.
+    pub fn cut_after(&mut self, id: NodeId) {
+        self.nodes.truncate(id.index() + 1);
+        self.output = self.output.filter(|output| *output <= id);
+        self.kept.retain(|kept| *kept <= id);
+    }
     /// The nodes whose values are kept, in the order in which that was asked for.
     pub fn kept(&self) -> &[NodeId] {
         &self.kept

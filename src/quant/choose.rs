@@ -305,11 +305,13 @@ fn layer_of(name: &str) -> Option<u32> {
 pub(super) fn walk(source: &Gguf) -> Vec<usize> {
     let tensors = source.tensors();
     let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_cached_key(|i| {
-        let name = tensors.get(*i).map_or("", |t| t.name.as_str());
-        (layer_of(name).map_or(-1, i64::from), name.to_owned())
-    });
+    order.sort_by_cached_key(|i| walk_key(tensors.get(*i).map_or("", |t| t.name.as_str())));
     order
+}
+
+/// The place of a tensor in that order.
+pub(super) fn walk_key(name: &str) -> (i64, String) {
+    (layer_of(name).map_or(-1, i64::from), name.to_owned())
 }
 
 /// The format that takes the place of one whose blocks do not divide a row: of the smaller formats the next better one, or

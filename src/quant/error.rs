@@ -53,6 +53,31 @@ pub enum QuantError {
         /// Why.
         why: String,
     },
+    /// Calibration cannot be done.
+    #[error("calibration: {why}")]
+    Calibration {
+        /// Why.
+        why: String,
+    },
+    /// What meets a matrix does not tell its columns apart.
+    #[error(
+        "tensor {tensor}: {why} are singular however they are damped; a longer text or more --damping may help"
+    )]
+    Singular {
+        /// The tensor.
+        tensor: String,
+        /// What is singular.
+        why: String,
+    },
+    /// The size asked for cannot be had.
+    #[error("--size: {why}")]
+    Size {
+        /// Why.
+        why: String,
+    },
+    /// The model could not be run over the calibration text.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
     /// The name of an expert's matrix does not say its layer.
     #[error("tensor {tensor}: its name does not say which of the {n_layer} layers it belongs to")]
     Layer {

@@ -29,6 +29,7 @@
 //! See [`measures`] for mean squared error, signal-to-noise ratio, cosine, saturation.
 
 mod calibrate;
+pub mod calibrated;
 mod choose;
 mod convert;
 mod difference;
@@ -42,6 +43,7 @@ pub mod measures;
 mod output;
 mod plan;
 mod run;
+pub mod size;
 mod source;
 
 pub use calibrate::{Calibration, calibrate};
@@ -53,5 +55,5 @@ pub use imatrix::Imatrix;
 pub use import::{Folder, ImportError, ImportOptions};
 pub use measures::Measures;
 pub use plan::{Plan, PlanOptions, Planned, Substitution};
-pub use run::{Job, Outcome, Progress, Written, run};
+pub use run::{Job, Outcome, Progress, Written, file_bytes, run, run_calibrated};
 pub use source::{Piece, Source};

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -128,6 +128,16 @@ impl Partial {
     /// The measures of the tensors that are there already.
     pub(super) fn measures(&self) -> &[Option<Measures>] {
         &self.journal.measures
+    }
+
+    /// Bytes that an earlier run has left.
+    pub(super) fn read(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, QuantError> {
+        let io = |source| QuantError::Io { path: self.growing.clone(), source };
+        let mut file = File::open(&self.growing).map_err(io)?;
+        file.seek(SeekFrom::Start(offset)).map_err(io)?;
+        let mut found = Vec::new();
+        let n = file.take(bytes).read_to_end(&mut found).map_err(io)?;
+        if n as u64 == bytes { Ok(found) } else { Err(io(std::io::ErrorKind::UnexpectedEof.into())) }
     }
 
     /// Append bytes of the tensor whose turn it is.

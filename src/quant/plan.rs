@@ -148,6 +148,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Put the tensors into the order of layers: those outside of layers first. Calibration goes through them in this order.
+    pub fn sort_by_layer(&mut self) {
+        self.tensors.sort_by_cached_key(|t| choose::walk_key(&t.name));
+    }
+
     /// Bytes of all tensors, before and after.
     pub fn bytes(&self) -> (u64, u64) {
         self.tensors.iter().fold((0, 0), |sum, t| (sum.0 + t.bytes.0, sum.1 + t.bytes.1))

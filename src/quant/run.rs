@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use chaski_gguf::{Writer, keys};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::calibrated::Calibrated;
 use super::convert::{self, Rows};
 use super::measures::{Measures, Sums};
 use super::output::{self, Partial};
@@ -79,8 +80,32 @@ pub fn run(
     job: &Job<'_>,
     watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Outcome, QuantError> {
+    carry_out(job, None, watch)
+}
+
+/// As [`run()`], but tensors are rounded by calibration, where that has to do with them. The plan's tensors come in the order
+/// of their layers ([`Plan::sort_by_layer`]).
+///
+/// # Errors
+/// As [`run()`], and what can be wrong with calibration.
+pub fn run_calibrated(
+    job: &Job<'_>,
+    calibrated: &mut Calibrated<'_>,
+    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Outcome, QuantError> {
+    carry_out(job, Some(calibrated), watch)
+}
+
+fn carry_out(
+    job: &Job<'_>,
+    mut calibrated: Option<&mut Calibrated<'_>>,
+    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Outcome, QuantError> {
     let head = head(job)?;
-    let fingerprint = fingerprint(job, &head.bytes);
+    let mut fingerprint = fingerprint(job, &head.bytes);
+    if let Some(calibrated) = &calibrated {
+        fingerprint = format!("{fingerprint} {}", calibrated.fingerprint());
+    }
     check_target(job, &head, &fingerprint)?;
     check_imatrix(job)?;
     let pool = ThreadPoolBuilder::new().num_threads(job.threads.max(1)).build().map_err(|error| {
@@ -90,9 +115,27 @@ pub fn run(
     let resumed = out.measures().len();
     let mut measures = out.measures().to_vec();
     let mut done: u64 = job.plan.tensors.iter().take(resumed).map(|t| t.bytes.0).sum();
+    if let Some(calibrated) = &mut calibrated {
+        for (planned, start) in job.plan.tensors.iter().zip(&head.starts).take(resumed) {
+            calibrated.take_up(planned, &out.read(*start, planned.bytes.1)?);
+        }
+    }
     for (at, planned) in job.plan.tensors.iter().enumerate().skip(resumed) {
+        let encoded = match &mut calibrated {
+            None => Ok(ControlFlow::Continue(None)),
+            Some(calibrated) => {
+                calibrated.encode(planned, &mut |what| watch(Progress { bytes: done, tensor: what }))
+            }
+        };
         let mut tell = |bytes: u64| watch(Progress { bytes: done + bytes, tensor: &planned.name });
-        let written = write_tensor(job, planned, &pool, &mut out, &mut tell);
+        let written = match encoded {
+            Err(error) => Err(error),
+            Ok(ControlFlow::Break(())) => Ok(ControlFlow::Break(())),
+            Ok(ControlFlow::Continue(Some(encoded))) => {
+                out.write(&encoded.bytes).map(|()| ControlFlow::Continue(encoded.measures))
+            }
+            Ok(ControlFlow::Continue(None)) => write_tensor(job, planned, &pool, &mut out, &mut tell),
+        };
         let found = match written {
             Ok(ControlFlow::Continue(found)) => found,
             Ok(ControlFlow::Break(())) => {
@@ -183,6 +226,15 @@ fn write_tensor(
         ControlFlow::Break(()) => ControlFlow::Break(()),
         ControlFlow::Continue(()) => ControlFlow::Continue(sums.map(|sums| sums.measures())),
     })
+}
+
+/// Bytes of the file that this job writes.
+///
+/// # Errors
+/// A value of the metadata cannot be written.
+pub fn file_bytes(job: &Job<'_>) -> Result<u64, QuantError> {
+    let head = head(job)?;
+    Ok(head.ends.last().copied().unwrap_or(head.bytes.len() as u64))
 }
 
 /// The bytes before the tensors, and where each begins and ends with its padding, from the start of the file.

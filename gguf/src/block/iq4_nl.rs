@@ -12,6 +12,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit, lanes, nibbles, rounding, search};
 
 /// The table that IQ4_NL and IQ4_XS share: denser near zero, where most weights are.
@@ -61,6 +62,16 @@ pub(crate) fn weighted_sums(x: &[f32; 32], indices: &[u8; 32]) -> (f32, f32) {
 
 impl Block for BlockIq4Nl {
     type Values = [f32; 32];
+    const LAYOUT: Option<&'static Layout> = Some(&const { parts::one_scale(&CODEBOOK) });
+
+    fn split(&self, parts: &mut Parts) {
+        parts.d = self.d.to_f32();
+        parts.codes[..32].copy_from_slice(&nibbles::unpack(&self.qs));
+    }
+
+    fn join(parts: &Parts) -> Self {
+        BlockIq4Nl { d: F16Le::from_f32(parts.d), qs: nibbles::pack(&parts::first(&parts.codes)) }
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {

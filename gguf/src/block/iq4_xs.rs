@@ -16,6 +16,7 @@ use bytemuck::{Pod, Zeroable};
 use super::f16::F16Le;
 use super::iq4_nl::{self, CODEBOOK};
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit, fit_blocks, lanes, nibbles, rounding, search};
 
 /// 256 values. Size: 136 bytes.
@@ -70,6 +71,30 @@ fn fit_scale(x: &[f32; 32]) -> f32 {
 
 impl Block for BlockIq4Xs {
     type Values = [f32; 256];
+    const LAYOUT: Option<&'static Layout> =
+        Some(&const { Layout { len: 256, scales: (-32, 31), ..parts::one_scale(&CODEBOOK) } });
+
+    fn split(&self, parts: &mut Parts) {
+        parts.d = self.d.to_f32();
+        parts.scales[..8].copy_from_slice(&self.scales());
+        for (codes, qs) in parts.codes.as_chunks_mut::<32>().0.iter_mut().zip(self.qs.as_chunks::<16>().0) {
+            *codes = nibbles::unpack(qs);
+        }
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let mut block = BlockIq4Xs::zeroed();
+        block.d = F16Le::from_f32(parts.d);
+        let mut high = 0u16;
+        for (s, codes) in parts.codes.as_chunks::<32>().0.iter().enumerate() {
+            block.qs.as_chunks_mut::<16>().0[s] = nibbles::pack(codes);
+            let scale = (parts.scales[s] + 32) as u8;
+            block.scales_l[s / 2] |= (scale & 15) << (s % 2 * 4);
+            high |= u16::from(scale >> 4 & 3) << (2 * s);
+        }
+        block.scales_h = high.to_le_bytes();
+        block
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 256]) {

@@ -22,6 +22,7 @@ mod lanes;
 mod lanes_x86;
 pub mod mxfp4;
 mod nibbles;
+pub mod parts;
 pub mod plain;
 pub mod q2_k;
 pub mod q3_k;
@@ -51,6 +52,21 @@ pub trait Block: Pod {
     type Values: Pod;
     /// Values in a block.
     const LEN: usize = size_of::<Self::Values>() / size_of::<f32>();
+
+    /// The integers that a block is made of, where rounding can choose them; [`Block::split`] and [`Block::join`] are for
+    /// formats that have them.
+    const LAYOUT: Option<&'static parts::Layout> = None;
+
+    /// Take the block apart.
+    fn split(&self, parts: &mut parts::Parts) {
+        let _ = parts;
+    }
+
+    /// The block of these integers. Scales, minima and codes lie in the ranges of the layout.
+    fn join(parts: &parts::Parts) -> Self {
+        let _ = parts;
+        <Self as bytemuck::Zeroable>::zeroed()
+    }
 
     /// The values of this block, bit for bit as ggml's reference computes them.
     fn decode(&self, out: &mut Self::Values);
@@ -120,6 +136,23 @@ pub fn quantize_blocks<B: Block>(values: &[f32], importance: Option<&[f32]>, out
     let importance = bytemuck::cast_slice::<f32, B::Values>(&importance[..row * B::LEN]);
     for (values, blocks) in values.chunks(row).zip(blocks.chunks_mut(row)) {
         B::quantize(values, Some(&importance[..values.len()]), blocks);
+    }
+}
+
+/// Take one block apart; `bytes` are its bytes.
+pub fn split_block<B: Block>(bytes: &[u8], parts: &mut parts::Parts) {
+    if let Some(block) =
+        bytemuck::cast_slice::<u8, B>(&bytes[..whole_blocks::<B>(bytes.len(), B::LEN) * size_of::<B>()])
+            .first()
+    {
+        block.split(parts);
+    }
+}
+
+/// Put one block together; `out` gets its bytes.
+pub fn join_block<B: Block>(parts: &parts::Parts, out: &mut [u8]) {
+    if let Some(out) = out.get_mut(..size_of::<B>()) {
+        out.copy_from_slice(bytemuck::bytes_of(&B::join(parts)));
     }
 }
 

@@ -15,6 +15,7 @@ use bytemuck::{Pod, Zeroable};
 use super::f16::F16Le;
 use super::fit::{self, Affine};
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit_blocks, lanes, search};
 
 /// 256 values. Size: 84 bytes.
@@ -35,6 +36,29 @@ const _: () = assert!(size_of::<BlockQ2K>() == 84);
 
 impl Block for BlockQ2K {
     type Values = [f32; 256];
+    const LAYOUT: Option<&'static Layout> = Some(&Layout {
+        len: 256,
+        group: 16,
+        levels: &const { parts::range::<4>(0) },
+        scales: (0, 15),
+        mins: (0, 15),
+    });
+
+    fn split(&self, parts: &mut Parts) {
+        (parts.d, parts.dmin) = (self.d.to_f32(), self.dmin.to_f32());
+        for (s, codes) in parts.codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            (parts.scales[s], parts.mins[s]) = ((self.scales[s] & 15) as i8, self.scales[s] >> 4);
+            let qs = &self.qs.as_chunks::<16>().0[s / 8 * 2 + s % 2];
+            *codes = qs.map(|byte| byte >> (s / 2 % 4 * 2) & 3);
+        }
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let (d, dmin) = (F16Le::from_f32(parts.d), F16Le::from_f32(parts.dmin));
+        let mut quants = [[0; 16]; 16];
+        quants.copy_from_slice(parts.codes.as_chunks::<16>().0);
+        pack((d, parts.scales.map(|s| s as u8)), (dmin, parts.mins), &quants)
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 256]) {

@@ -14,6 +14,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit, fit_blocks, lanes, rounding, search};
 
 /// 256 values. Size: 110 bytes.
@@ -61,6 +62,31 @@ pub fn pack_scales(scales: &[i8; 16]) -> [u8; 12] {
 
 impl Block for BlockQ3K {
     type Values = [f32; 256];
+    const LAYOUT: Option<&'static Layout> = Some(&Layout {
+        len: 256,
+        group: 16,
+        levels: &const { parts::range::<8>(-4) },
+        scales: (-32, 31),
+        mins: (0, 0),
+    });
+
+    fn split(&self, parts: &mut Parts) {
+        parts.d = self.d.to_f32();
+        parts.scales = unpack_scales(&self.scales);
+        for (s, codes) in parts.codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let qs = &self.qs.as_chunks::<16>().0[s / 8 * 2 + s % 2];
+            let high = &self.hmask.as_chunks::<16>().0[s % 2];
+            for (j, code) in codes.iter_mut().enumerate() {
+                *code = qs[j] >> (s / 2 % 4 * 2) & 3 | (high[j] >> (s / 2) & 1) << 2;
+            }
+        }
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let mut quants = [[0; 16]; 16];
+        quants.copy_from_slice(parts.codes.as_chunks::<16>().0);
+        pack(F16Le::from_f32(parts.d), &parts.scales, &quants)
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 256]) {

@@ -11,6 +11,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit, fit_blocks, lanes, nibbles, rounding};
 
 /// 32 values. Size: 18 bytes.
@@ -27,6 +28,17 @@ const _: () = assert!(size_of::<BlockQ4_0>() == 18);
 
 impl Block for BlockQ4_0 {
     type Values = [f32; 32];
+    const LAYOUT: Option<&'static Layout> =
+        Some(&const { parts::one_scale(&const { parts::range::<16>(-8) }) });
+
+    fn split(&self, parts: &mut Parts) {
+        parts.d = self.d.to_f32();
+        parts.codes[..32].copy_from_slice(&nibbles::unpack(&self.qs));
+    }
+
+    fn join(parts: &Parts) -> Self {
+        BlockQ4_0 { d: F16Le::from_f32(parts.d), qs: nibbles::pack(&parts::first(&parts.codes)) }
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {

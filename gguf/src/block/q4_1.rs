@@ -12,6 +12,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit, fit_blocks, lanes, nibbles, rounding};
 
 /// 32 values. Size: 20 bytes.
@@ -30,6 +31,18 @@ const _: () = assert!(size_of::<BlockQ4_1>() == 20);
 
 impl Block for BlockQ4_1 {
     type Values = [f32; 32];
+    const LAYOUT: Option<&'static Layout> =
+        Some(&const { Layout { mins: (1, 1), ..parts::one_scale(&const { parts::range::<16>(0) }) } });
+
+    fn split(&self, parts: &mut Parts) {
+        (parts.d, parts.dmin) = (self.d.to_f32(), -self.m.to_f32());
+        parts.codes[..32].copy_from_slice(&nibbles::unpack(&self.qs));
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let (d, m) = (F16Le::from_f32(parts.d), F16Le::from_f32(-parts.dmin));
+        BlockQ4_1 { d, m, qs: nibbles::pack(&parts::first(&parts.codes)) }
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {

@@ -12,6 +12,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fifth_bit, fit, fit_blocks, lanes, rounding};
 
 /// 32 values. Size: 22 bytes.
@@ -30,6 +31,18 @@ const _: () = assert!(size_of::<BlockQ5_0>() == 22);
 
 impl Block for BlockQ5_0 {
     type Values = [f32; 32];
+    const LAYOUT: Option<&'static Layout> =
+        Some(&const { parts::one_scale(&const { parts::range::<32>(-16) }) });
+
+    fn split(&self, parts: &mut Parts) {
+        parts.d = self.d.to_f32();
+        parts.codes[..32].copy_from_slice(&fifth_bit::unpack(&self.qh, &self.qs));
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let (qh, qs) = fifth_bit::pack(&parts::first(&parts.codes));
+        BlockQ5_0 { d: F16Le::from_f32(parts.d), qh, qs }
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {

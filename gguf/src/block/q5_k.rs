@@ -16,6 +16,7 @@ use bytemuck::{Pod, Zeroable};
 use super::f16::F16Le;
 use super::fit::Affine;
 use super::lanes::Lanes;
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit_blocks, lanes, scales, search};
 
 /// 256 values. Size: 176 bytes.
@@ -38,6 +39,38 @@ const _: () = assert!(size_of::<BlockQ5K>() == 176);
 
 impl Block for BlockQ5K {
     type Values = [f32; 256];
+    const LAYOUT: Option<&'static Layout> = Some(&Layout {
+        len: 256,
+        group: 32,
+        levels: &const { parts::range::<32>(0) },
+        scales: (0, 63),
+        mins: (0, 63),
+    });
+
+    fn split(&self, parts: &mut Parts) {
+        (parts.d, parts.dmin) = (self.d.to_f32(), self.dmin.to_f32());
+        let (scales, mins) = scales::unpack(&self.scales);
+        parts.scales[..8].copy_from_slice(&scales.map(|s| s as i8));
+        parts.mins[..8].copy_from_slice(&mins);
+        let qs = self.qs.as_chunks::<32>().0;
+        for (i, (codes, qs)) in parts.codes.as_chunks_mut::<64>().0.iter_mut().zip(qs).enumerate() {
+            for j in 0..32 {
+                let qh = self.qh[j] >> (2 * i);
+                codes[j] = (qs[j] & 15) | (qh & 1) << 4;
+                codes[32 + j] = (qs[j] >> 4) | (qh & 2) << 3;
+            }
+        }
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let scales = parts::first::<i8, 8>(&parts.scales).map(|s| s as u8);
+        pack(&search::SuperBlock {
+            d: F16Le::from_f32(parts.d),
+            dmin: F16Le::from_f32(parts.dmin),
+            scales: scales::pack(&scales, &parts::first(&parts.mins)),
+            quants: parts.codes,
+        })
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 256]) {

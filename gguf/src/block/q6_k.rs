@@ -13,6 +13,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
 use super::lanes::{Lanes, gather};
+use super::parts::{self, Layout, Parts};
 use super::{Block, fit, fit_blocks, lanes, rounding, search};
 
 /// 256 values. Size: 210 bytes.
@@ -33,6 +34,31 @@ const _: () = assert!(size_of::<BlockQ6K>() == 210);
 
 impl Block for BlockQ6K {
     type Values = [f32; 256];
+    const LAYOUT: Option<&'static Layout> = Some(&Layout {
+        len: 256,
+        group: 16,
+        levels: &const { parts::range::<64>(-32) },
+        scales: (-128, 127),
+        mins: (0, 0),
+    });
+
+    fn split(&self, parts: &mut Parts) {
+        parts.d = self.d.to_f32();
+        parts.scales = self.scales;
+        for (s, codes) in parts.codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let low = &self.ql.as_chunks::<16>().0[s / 8 * 4 + s % 4];
+            let high = &self.qh.as_chunks::<16>().0[s / 8 * 2 + s % 2];
+            for (j, code) in codes.iter_mut().enumerate() {
+                *code = low[j] >> (s / 4 % 2 * 4) & 15 | (high[j] >> (s / 2 % 4 * 2) & 3) << 4;
+            }
+        }
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let mut quants = [[0; 16]; 16];
+        quants.copy_from_slice(parts.codes.as_chunks::<16>().0);
+        pack(F16Le::from_f32(parts.d), parts.scales, &quants)
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 256]) {

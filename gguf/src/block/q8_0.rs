@@ -10,6 +10,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::f16::F16Le;
+use super::parts::{self, Layout, Parts};
 use super::{Block, rounding};
 
 /// 32 values. Size: 34 bytes.
@@ -26,6 +27,21 @@ const _: () = assert!(size_of::<BlockQ8_0>() == 34);
 
 impl Block for BlockQ8_0 {
     type Values = [f32; 32];
+    // Without -128, as the encoder: kernels take magnitudes of bytes.
+    const LAYOUT: Option<&'static Layout> =
+        Some(&const { parts::one_scale(&const { parts::range::<255>(-127) }) });
+
+    fn split(&self, parts: &mut Parts) {
+        parts.d = self.d.to_f32();
+        for (code, q) in parts.codes.iter_mut().zip(self.qs) {
+            *code = (i16::from(q) + 127).max(0) as u8;
+        }
+    }
+
+    fn join(parts: &Parts) -> Self {
+        let qs = parts::first(&parts.codes).map(|code: u8| (i16::from(code) - 127) as i8);
+        BlockQ8_0 { d: F16Le::from_f32(parts.d), qs }
+    }
 
     #[inline]
     fn decode(&self, out: &mut [f32; 32]) {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{EngineArgs, ModelArgs};
+use super::{EngineArgs, ModelArgs, Switch};
 
 /// `chaski quantize`
 #[derive(Debug, Args)]
@@ -19,9 +19,9 @@ pub struct QuantizeArgs {
     /// The file to write; until it is whole it lies under OUT.partial
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
-    /// The file type, such as Q4_K_M
-    #[arg(value_name = "FORMAT")]
-    pub format: String,
+    /// The file type, such as Q4_K_M; with --size or --bpw it may be left out
+    #[arg(value_name = "FORMAT", required_unless_present_any = ["size", "bpw"])]
+    pub format: Option<String>,
     /// The format of the tensors of these names, whatever FORMAT says: 'blk.*.ffn_down.weight=Q6_K' (may be repeated; the
     /// first that matches counts)
     #[arg(long, value_name = "GLOB=FORMAT")]
@@ -39,6 +39,9 @@ pub struct QuantizeArgs {
     /// with more care
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub calibration: CalibrationArgs,
     /// No mixture: every matrix in the format that FORMAT has for most
     #[arg(long)]
     pub pure: bool,
@@ -63,6 +66,62 @@ pub struct QuantizeArgs {
     /// Threads [default: physical cores that this process may use]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+}
+
+/// How a calibration text decides what is written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Calibration")]
+pub struct CalibrationArgs {
+    /// A text that is run through the model: like what the model will be used for, and not what it will be measured by
+    #[arg(long, value_name = "TEXT")]
+    pub calibrate: Option<PathBuf>,
+    /// How matrices are rounded, several with commas: nearest; gptq (each error is pushed to the columns not yet rounded);
+    /// awq (channels are scaled by how strong they are); smooth (channels are scaled so that activations are even)
+    #[arg(long, value_name = "METHODS", value_delimiter = ',', default_value = "nearest")]
+    pub method: Vec<Method>,
+    /// The size of the file, such as 5.5GiB or 3310944: the format of each tensor is chosen by how much it matters
+    #[arg(long, value_name = "SIZE", requires = "calibrate", conflicts_with_all = ["bpw", "pure"])]
+    pub size: Option<String>,
+    /// Bits for each weight, such as 4.5, instead of a size
+    #[arg(long, value_name = "BITS", requires = "calibrate", conflicts_with = "pure")]
+    pub bpw: Option<f64>,
+    /// Only the first windows of the text [default: 128]
+    #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub calibrate_chunks: Option<u32>,
+    /// Tokens of a window [default: 512, or what the model's context has]
+    #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(8..))]
+    pub calibrate_ctx: Option<u32>,
+    /// Windows that each tensor is measured on for --size and --bpw [default: 4]
+    #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub probe_chunks: Option<u32>,
+    /// Whether each layer is calibrated by what the rounded layers before it give [default: on with gptq]
+    #[arg(long, value_name = "on|off", requires = "calibrate")]
+    pub sequential: Option<Switch>,
+    /// For gptq: what is added to the second moments, as a share of their mean [default: 0.01]
+    #[arg(long, value_name = "X", requires = "calibrate")]
+    pub damping: Option<f32>,
+    /// For gptq: how often all groups are chosen anew in the end [default: 3]
+    #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(..100))]
+    pub sweeps: Option<u32>,
+    /// For smooth: how much of the difficulty moves from activations to weights, 0 to 1 [default: 0.5]
+    #[arg(long, value_name = "ALPHA", requires = "calibrate")]
+    pub smooth_alpha: Option<f32>,
+    /// Memory for the statistics of layers, where that can be chosen [default: 2GiB]
+    #[arg(long, value_name = "SIZE", requires = "calibrate")]
+    pub calibrate_memory: Option<String>,
+}
+
+/// A way of rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// Each format's own search, weighted by an importance matrix where there is one.
+    Nearest,
+    /// Error-compensated rounding.
+    Gptq,
+    /// Activation-aware scaling.
+    Awq,
+    /// Smoothing.
+    Smooth,
 }
 
 /// `chaski imatrix`
