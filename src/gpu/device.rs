@@ -65,6 +65,7 @@ impl Staging {
 }
 
 /// A device with everything that was made for it.
+#[allow(clippy::struct_field_names, reason = "wgpu's own device is what it is called")]
 pub(crate) struct Device {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,

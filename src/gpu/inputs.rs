@@ -44,11 +44,10 @@ impl InputsLayout {
         };
         for node in graph.nodes() {
             match node.op {
-                Op::Input(Input::Visible { window }) => {
-                    if layout.windows.iter().all(|(w, _)| *w != window) {
-                        layout.windows.push((window, take(n * VIEW_WORDS)));
-                    }
+                Op::Input(Input::Visible { window }) if layout.windows.iter().all(|(w, _)| *w != window) => {
+                    layout.windows.push((window, take(n * VIEW_WORDS)));
                 }
+                Op::Input(Input::Visible { .. }) => {}
                 Op::Input(input) => layout.ids.push((input, take(node.shape.len()), node.shape.len())),
                 _ => {}
             }

@@ -42,6 +42,7 @@ pub(crate) struct Kernel {
 
 /// Rows of a matrix that lie in one buffer.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_field_names, reason = "rows is what the field counts")]
 pub(crate) struct Rows {
     pub(crate) format: Format,
     /// Values of a row.
@@ -80,6 +81,7 @@ pub(crate) struct Norm {
 
 /// Which expert's matrix each vector meets.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_field_names, reason = "experts is what the field counts")]
 pub(crate) struct Experts {
     /// The file of `shaders/lib` that reads the numbers, and where they begin.
     pub(crate) ids: (&'static str, usize),

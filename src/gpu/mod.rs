@@ -140,7 +140,7 @@ impl Gpu {
     fn buffer<'a>(&self, buffer: &'a Arc<dyn Buffer>, offset: usize, bytes: usize) -> Result<&'a GpuBuffer> {
         let gpu = gpu_buffer(buffer).map_err(|why| self.device.error(why))?;
         let fits = offset.checked_add(bytes).is_some_and(|end| end <= gpu.bytes());
-        if fits && offset % 4 == 0 && bytes % 4 == 0 {
+        if fits && offset.is_multiple_of(4) && bytes.is_multiple_of(4) {
             return Ok(gpu);
         }
         Err(self.device.error(format!("{bytes} bytes at {offset} of a buffer of {}", gpu.bytes())))

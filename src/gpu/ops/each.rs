@@ -12,8 +12,8 @@ fn at() -> Immediates {
 }
 
 /// A thread a value.
-fn values(key: KernelKey, immediates: Immediates, len: usize) -> Result<Vec<Dispatch>> {
-    Ok(vec![Dispatch::new(key, immediates, len.div_ceil(WG))])
+fn values(key: KernelKey, immediates: Immediates, len: usize) -> Vec<Dispatch> {
+    vec![Dispatch::new(key, immediates, len.div_ceil(WG))]
 }
 
 pub(super) fn glu(p: &Planner, act: Activation) -> Result<Vec<Dispatch>> {
@@ -22,7 +22,7 @@ pub(super) fn glu(p: &Planner, act: Activation) -> Result<Vec<Dispatch>> {
         Activation::Silu => "silu",
         Activation::GeluTanh => "gelu_tanh",
     };
-    values(kernel("glu").lib(lib), at().u(p.src(0)?).u(p.src(1)?).u(p.dst()?).u(len), len)
+    Ok(values(kernel("glu").lib(lib), at().u(p.src(0)?).u(p.src(1)?).u(p.dst()?).u(len), len))
 }
 
 /// Softmax, or plain division by the sum: a workgroup a row.
@@ -37,7 +37,7 @@ pub(super) fn weighted_sum(p: &Planner) -> Result<Vec<Dispatch>> {
     let shape = p.node().shape;
     let slots = p.shape(1)?.row();
     let at = at().u(p.src(0)?).u(p.src(1)?).u(p.dst()?);
-    values(kernel("weighted_sum"), at.u(shape.len()).u(shape.row()).u(slots), shape.len())
+    Ok(values(kernel("weighted_sum"), at.u(shape.len()).u(shape.row()).u(slots), shape.len()))
 }
 
 pub(super) fn supports_top_k(q: &Query) -> Result<()> {
@@ -51,14 +51,14 @@ pub(super) fn supports_top_k(q: &Query) -> Result<()> {
 pub(super) fn top_k(p: &Planner, k: usize) -> Result<Vec<Dispatch>> {
     let shape = p.shape(0)?;
     let at = at().u(p.src(0)?).u(p.dst()?).u(shape.len()).u(shape.row()).u(k);
-    values(kernel("top_k"), at, shape.len())
+    Ok(values(kernel("top_k"), at, shape.len()))
 }
 
 pub(super) fn gather(p: &Planner) -> Result<Vec<Dispatch>> {
     let (from, shape) = (p.shape(0)?, p.node().shape);
     let (ids, lib) = p.ids(1)?;
     let at = at().u(p.src(0)?).u(ids).u(p.dst()?).u(shape.len()).u(from.row()).u(shape.row());
-    values(kernel("gather").lib(lib), at, shape.len())
+    Ok(values(kernel("gather").lib(lib), at, shape.len()))
 }
 
 /// Rows of a computed matrix; those of a weight are another op file's.
@@ -66,7 +66,7 @@ pub(super) fn computed_rows(p: &Planner) -> Result<Vec<Dispatch>> {
     let (from, shape) = (p.shape(0)?, p.node().shape);
     let (ids, lib) = p.ids(1)?;
     let at = at().u(p.src(0)?).u(ids).u(p.dst()?).u(shape.len()).u(shape.row()).u(from.rows());
-    values(kernel("get_computed_rows").lib(lib), at, shape.len())
+    Ok(values(kernel("get_computed_rows").lib(lib), at, shape.len()))
 }
 
 /// The most values of a block that the threads of a workgroup share.

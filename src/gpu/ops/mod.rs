@@ -198,9 +198,18 @@ pub(crate) fn supports(q: &Query) -> Result<(), Why> {
         Op::Attention { .. } => kv::supports(q, 1),
         Op::GetRows if !is_weight(q) => Ok(()),
         Op::GetRows | Op::MatMul | Op::MatMulExperts => q.matrix(0).map(|_| ()),
-        Op::Rope(_) | Op::Glu(_) | Op::Softmax | Op::SumToOne | Op::WeightedSum | Op::Gather => Ok(()),
-        Op::Input(_) | Op::Weight(_) | Op::Kv { .. } | Op::View | Op::Copy => Ok(()),
-        op => Err(format!("no kernel for {}", op.name())),
+        Op::Rope(_)
+        | Op::Glu(_)
+        | Op::Softmax
+        | Op::SumToOne
+        | Op::WeightedSum
+        | Op::Gather
+        | Op::Input(_)
+        | Op::Weight(_)
+        | Op::Kv { .. }
+        | Op::View
+        | Op::Copy => Ok(()),
+        Op::Quantize(_) => Err("no kernel rounds activations by themselves".into()),
     };
     answer.map_err(Why)
 }

@@ -69,10 +69,7 @@ pub(crate) fn dispatches(device: &Device, product: &Product) -> Result<Vec<Dispa
         (Some(buffer), places)
     };
     let mut places = places.into_iter();
-    let norm = match &product.norm {
-        Some((_, eps)) => Some(Norm { at: places.next().unwrap_or(0), eps: *eps }),
-        None => None,
-    };
+    let norm = product.norm.as_ref().map(|(_, eps)| Norm { at: places.next().unwrap_or(0), eps: *eps });
     let biases: Vec<Option<usize>> =
         product.operands.iter().map(|o| o.bias.as_ref().and_then(|_| places.next())).collect();
     let k = first.shape.row();
