@@ -129,7 +129,8 @@ fn as_released(arch: &str) -> Arc<Model> {
     let mut tiny = Tiny::new(arch, false, Format::Q8_0, false).unwrap();
     let biased = ["attn_q.bias", "attn_k.bias", "attn_v.bias"];
     tiny.tensors.retain(|t| {
-        !t.name.ends_with(".bias") || (arch == "qwen2" && biased.iter().any(|b| t.name.ends_with(b)))
+        t.name.rsplit_once('.').is_none_or(|(_, last)| last != "bias")
+            || (arch == "qwen2" && biased.iter().any(|b| t.name.ends_with(b)))
     });
     tiny.model().unwrap()
 }

@@ -24,7 +24,7 @@ pub(crate) struct Gpu {
 }
 
 pub(crate) struct Pipeline {
-    pipeline: wgpu::ComputePipeline,
+    compiled: wgpu::ComputePipeline,
     group: wgpu::BindGroupLayout,
     bindings: Bindings,
 }
@@ -180,7 +180,7 @@ impl Gpu {
             },
             cache: None,
         });
-        let made = Arc::new(Pipeline { pipeline, group: group_layout, bindings });
+        let made = Arc::new(Pipeline { compiled: pipeline, group: group_layout, bindings });
         self.pipelines.lock().unwrap().insert(text, made.clone());
         made
     }
@@ -207,7 +207,7 @@ impl Gpu {
         let (vectors, inputs) = (buffer(bytemuck::cast_slice(vectors)), buffer(bytemuck::cast_slice(inputs)));
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for (kernel, matrices) in kernels {
-            let Pipeline { pipeline, group, bindings } = &*self.pipeline(kernel);
+            let Pipeline { compiled: pipeline, group, bindings } = &*self.pipeline(kernel);
             let matrices: Vec<_> = matrices.iter().map(|m| buffer(m)).collect();
             let bound = |number: u32| match number {
                 0 | 1 => &arena_buffer,

@@ -357,10 +357,10 @@ fn experts_are_taken_by_numbers_in_the_arena() {
                 let p = Product { experts: Some(experts), ..simple(&parts, &plain, tokens * used) };
                 let got = gpu.product(&p, &[&m], &plain.arena, &[], &[]);
                 let mut want = Vec::new();
-                for slot in 0..tokens * used {
+                for (slot, id) in ids.iter().enumerate().take(tokens * used) {
                     let vector = if x_per_slot { slot } else { slot / used };
                     let x = &plain.arena[plain.x.at + vector * plain.x.stride..][..k];
-                    want.extend((0..rows).map(|r| m.times(ids[slot] as usize * rows + r, x)));
+                    want.extend((0..rows).map(|r| m.times(*id as usize * rows + r, x)));
                 }
                 let error = nmse(&got[plain.out.at..], &want);
                 let bound = if gpu.caps.f16 && tokens > 4 { HALVES } else { FLOATS };

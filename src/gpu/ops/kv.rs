@@ -192,7 +192,7 @@ mod tests {
         for workgroups in [1, 8, 64, 500, 1024, 100_000] {
             for longest in [0, 1, 63, 64, 65, 1000, 4096, 100_000] {
                 let (parts, part) = parts(longest, workgroups);
-                assert!(parts >= 1 && parts <= MOST_PARTS, "{workgroups} x {longest}: {parts}");
+                assert!((1..=MOST_PARTS).contains(&parts), "{workgroups} x {longest}: {parts}");
                 assert_eq!(part % TILE, 0);
                 assert!(parts * part >= longest && (parts - 1) * part < longest.max(1));
                 assert!(parts == 1 || parts * workgroups <= ENOUGH);
