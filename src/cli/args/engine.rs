@@ -64,7 +64,7 @@ pub struct GpuArgs {
     /// A budget below what the GPU has free, such as 3GiB
     #[arg(long, value_name = "SIZE")]
     pub gpu_memory: Option<String>,
-    /// Float activations on the GPU instead of activations rounded to 8 bits
+    /// Float activations on the GPU, never rounded to 8 bits: so far it computes with no others
     #[arg(long)]
     pub gpu_exact: bool,
 }
