@@ -484,13 +484,13 @@ fn right_conversations() -> f64 {
 /// What the shipped model reaches, a little below what was measured: kernels may move an answer, a bug moves many.
 #[test]
 fn it_answers_what_it_answered_when_it_was_trained() {
-    assert!(right_answers("as shipped", shipped()) >= 0.80);
-    assert!(right_answers("Q4_K", requantized(Format::Q4_K)) >= 0.80);
-    assert!(right_conversations() >= 0.70);
+    assert!(right_answers("as shipped", shipped()) >= 0.92);
+    assert!(right_answers("Q4_K", requantized(Format::Q4_K)) >= 0.90);
+    assert!(right_conversations() >= 0.90);
 }
 
 #[test]
-#[ignore = "the aim, not reached on 2026-11-21 (169 of 200, 170 in Q4_K, 8 of 10 conversations); run with: cargo test --release --test demo aim -- --ignored --nocapture"]
+#[ignore = "the aim, 95% of the questions not reached on 2026-11-21 (187 of 200, 184 in Q4_K, 10 of 10 conversations); run with: cargo test --release --test demo aim -- --ignored --nocapture"]
 fn the_aim_of_its_training() {
     let reached = [
         right_answers("as shipped", shipped()),

@@ -21,8 +21,8 @@ def main():
     p.add_argument("--out", type=Path, default=HERE / "out")
     a = p.parse_args()
     trained = set()
-    for line in open(a.out / "train.jsonl"):
-        row = json.loads(line)
+    lines = (line for name in ("train", "finish") for line in open(a.out / f"{name}.jsonl"))
+    for row in map(json.loads, lines):
         if "messages" in row:
             trained |= {plain(m["content"]) for m in row["messages"] if m["role"] == "user"}
         else:

@@ -1,9 +1,10 @@
 """Writes the corpus: conversations and plain text out of the table of facts.
 
-    python corpus.py [--turns 330000] [--seed 1] [--out out]
+    python corpus.py [--turns 420000] [--seed 1] [--out out]
 
-writes out/train.jsonl (a conversation or a text a line), out/frames.txt (every question frame used) and, with another
-seed, heldout/text.txt (plain text for perplexity: other questions, in the same frames).
+writes out/train.jsonl (a conversation or a text a line), out/finish.jsonl (a quarter as much for the end of the training,
+most of it asked in written questions), out/frames.txt (every question frame used) and, with another seed,
+heldout/text.txt (plain text for perplexity: other questions, in the same frames).
 """
 
 import argparse
@@ -182,8 +183,8 @@ class Turn:
 class Maker:
     """Makes turns and conversations. Frames come from `frame_sets`, so that a held-out set may bring its own."""
 
-    def __init__(self, facts, rng, noise=1.0):
-        self.f, self.rng, self.noise = facts, rng, noise
+    def __init__(self, facts, rng, noise=1.0, written_share=0.65):
+        self.f, self.rng, self.noise, self.written_share = facts, rng, noise, written_share
         self.used, self.held = set(), held_out()
         self.weights = [w for _, w in self.FAMILIES]
         talk = {"talk": 1.6, "memory": 1.6, "cli": 1.2}
@@ -199,7 +200,7 @@ class Maker:
     def fact(self, f=None):
         rng = self.rng
         f = f or rng.choices(self.f.all, self.fact_weights)[0]
-        if rng.random() < 0.6:
+        if rng.random() < self.written_share:
             return self.spoken(f, wording.vary(rng.choice(written.of(f["id"])), rng, 0.12))
         ways = []
         names, flags = f.get("names", []), f.get("asked", [])
@@ -473,7 +474,7 @@ class Maker:
         rng = self.rng
         parts, total = [], 0
         while total < size:
-            if rng.random() < 0.6:
+            if rng.random() < 0.65:
                 t = self.turn()
                 parts.append(f"Q: {t.user}\nA: {t.answer}\n")
             else:
@@ -499,18 +500,11 @@ def record(turns, rng):
     return {"messages": messages}
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--turns", type=int, default=330_000)
-    p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--out", type=Path, default=HERE / "out")
-    args = p.parse_args()
-    args.out.mkdir(exist_ok=True)
-    start, facts = time.time(), Facts()
-    maker = Maker(facts, random.Random(args.seed))
+def write(path, maker, least):
+    """Writes conversations and texts of so many turns in all."""
     turns = size = rows = 0
-    with open(args.out / "train.jsonl", "w") as f:
-        while turns < args.turns:
+    with open(path, "w") as f:
+        while turns < least:
             k = maker.rng.random()
             if k < 0.008:
                 row = {"text": maker.text()}
@@ -523,14 +517,29 @@ def main():
             size += len(line)
             rows += 1
             f.write(line + "\n")
-    (args.out / "frames.txt").write_text("\n".join(sorted(maker.used)) + "\n")
+    print(f"{path.name}: {rows} rows, {turns} turns, {len(maker.used)} frames, {size / 1e6:.1f} MB")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--turns", type=int, default=420_000)
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--out", type=Path, default=HERE / "out")
+    args = p.parse_args()
+    args.out.mkdir(exist_ok=True)
+    start, facts = time.time(), Facts()
+    maker = Maker(facts, random.Random(args.seed))
+    write(args.out / "train.jsonl", maker, args.turns)
+    finish = Maker(facts, random.Random(args.seed + 2000), written_share=0.9)
+    write(args.out / "finish.jsonl", finish, args.turns // 4)
+    (args.out / "frames.txt").write_text("\n".join(sorted(maker.used | finish.used)) + "\n")
     held = Maker(facts, random.Random(args.seed + 1000))
     text = []
     while sum(map(len, text)) < 80_000:
         text.append(held.text())
     (HERE / "heldout").mkdir(exist_ok=True)
     (HERE / "heldout" / "text.txt").write_text("\n".join(text))
-    print(f"{rows} rows, {turns} turns, {len(maker.used)} frames, {size / 1e6:.1f} MB, {time.time() - start:.0f} s")
+    print(f"{time.time() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -11,15 +11,21 @@ import json
 import math
 import os
 import random
+import shutil
+import sys
 import time
 from pathlib import Path
 
-# Threads that wait for others sleep: on a busy machine spinning costs more than half of the speed.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch is loaded: threads that wait for others spin, since a step is a thousand short operations (on a busy machine
+# `OMP_WAIT_POLICY=passive` is faster), and freed memory stays here, since it would come back as pages to be cleared.
+BEFORE = {"OMP_WAIT_POLICY": "active", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "500000000"}
+if any(name not in os.environ for name in BEFORE):
+    os.execve(sys.executable, [sys.executable, *sys.argv], BEFORE | os.environ)
 
 import torch
 import torch.nn.functional as F
 
+import precision
 import tokenizer
 from model import Config, Model
 from muon import Muon
@@ -40,11 +46,13 @@ def arguments():
     p.add_argument("--user-weight", type=int, default=12, help="weight of the user's words in the loss, in hundredths")
     p.add_argument("--user-until", type=float, default=0.2, help="share of the run after which only answers and plain text count")
     p.add_argument("--qat-from", type=float, default=0.7, help="share of the run after which weights are rounded to 4 bits in the forward pass")
+    p.add_argument("--finish-rate", type=float, default=0.3, help="where the learning rates of the finish begin, as a share of the full ones")
     p.add_argument("--resume", action="store_true", help="go on from out/resume.pt, which a run writes every two minutes")
     p.add_argument("--layers", type=int, default=Config.layers)
     p.add_argument("--ffn", type=int, default=Config.ffn)
     p.add_argument("--minutes", type=float, default=0, help="end after so many minutes, the schedule fitted to it (for trials)")
-    p.add_argument("--compile", action="store_true", help="torch.compile: a fifth faster after minutes of compiling; needs a C++ compiler")
+    p.add_argument("--precision", choices=["auto", "f32", "bf16"], default="auto", help="of the matrix products; auto: bf16 where a trial finds it faster")
+    p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=shutil.which("c++") is not None, help="torch.compile: two minutes of compiling, then faster; needs a C++ compiler")
     return p.parse_args()
 
 
@@ -102,15 +110,29 @@ def main():
     corpus = a.out / "train.jsonl"
     vocabulary = a.out / "tokenizer.json"
     t = tokenizer.load(vocabulary) if a.resume else tokenizer.train(corpus, config.vocab, vocabulary)
-    rows = []
-    for line in open(corpus):
-        ids, weights = tokenizer.example(t, json.loads(line), a.user_weight)
-        rows.append((ids[: config.context], weights[: config.context]))
+
+    def read(path):
+        for line in open(path):
+            ids, weights = tokenizer.example(t, json.loads(line), a.user_weight)
+            yield ids[: config.context], weights[: config.context]
+
+    # The finish is a second, lower descent of the learning rate over its own conversations.
+    rows = list(read(corpus))
+    finish = list(read(a.out / "finish.jsonl"))
     plan = batches(rows, a.batch, rng)
+    main_steps = len(plan)
+    plan += [[len(rows) + i for i in batch] for batch in batches(finish, a.batch, rng)]
+    rows += finish
     total = sum(len(r[0]) for r in rows)
     torch.manual_seed(a.seed)
     model = Model(config)
     say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(rows)} rows, {total / 1e6:.2f}M tokens, {len(plan)} steps, prepared in {time.time() - begin:.0f} s")
+
+    halves = a.precision == "bf16"
+    if a.precision == "auto":
+        gain = precision.gain(a.threads)
+        halves = gain > 1.25
+        say(f"products in {'bf16' if halves else 'f32'}: a trial of bf16 " + (f"was {gain:.1f} times as fast as f32" if gain else "failed"))
 
     matrices = [p for b in model.blocks for p in b.parameters() if p.ndim == 2]
     vectors = [p for p in model.parameters() if p.ndim == 1]
@@ -119,7 +141,7 @@ def main():
         groups.append({"params": matrices, "weight_decay": a.decay})
     optimizers = [torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.97), fused=True)]
     if a.muon:
-        optimizers.append(Muon(matrices, lr=a.muon, weight_decay=a.decay))
+        optimizers.append(Muon(matrices, lr=a.muon, weight_decay=a.decay, kind=torch.bfloat16 if halves else torch.float))
     for o in optimizers:
         for g in o.param_groups:
             g["full"] = g["lr"]
@@ -143,19 +165,23 @@ def main():
             o.load_state_dict(state)
         say(f"resumed at step {first}, {100 * begun:.0f}%")
     for step, batch in enumerate(plan[first:], first):
-        done = step / len(plan)
+        finishing = step >= main_steps
+        done = (step - main_steps) / (len(plan) - main_steps) if finishing else step / main_steps
         if a.minutes:
             done = max(done, begun + (1 - begun) * (time.time() - start) / 60 / a.minutes)
             if done >= 1:
                 break
+        rounded = finishing or done >= a.qat_from
         ids, weights = collate(rows, batch)
         w = weights[:, 1:].flatten()
-        wanted = (w > (0.3 if done >= a.user_until else 0)).nonzero().flatten()
+        wanted = (w > (0.3 if finishing or done >= a.user_until else 0)).nonzero().flatten()
         w = w[wanted]
-        value, each = loss(ids[:, :-1], ids[:, 1:].flatten()[wanted], w, wanted, done >= a.qat_from)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=halves):
+            value, each = loss(ids[:, :-1], ids[:, 1:].flatten()[wanted], w, wanted, rounded)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        rate = min(1, (step + 1) / 40) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        top = a.finish_rate if finishing else 1
+        rate = min(1, (step + 1) / 40) * (0.02 + (top - 0.02) * 0.5 * (1 + math.cos(math.pi * done)))
         for o in optimizers:
             for g in o.param_groups:
                 g["lr"] = g["full"] * rate
@@ -172,7 +198,7 @@ def main():
             wall = time.time() - start
             say(
                 f"step {step + 1}/{len(plan)}  {100 * done:.0f}%  loss on answers {sums[0] / max(1, sums[1]):.4f}  {seen / wall:.0f} tokens/s  "
-                f"wall {wall / 60:.1f} min  cpu {(time.process_time() - cpu) / 60:.1f} min{'  4-bit' if done >= a.qat_from else ''}"
+                f"wall {wall / 60:.1f} min  cpu {(time.process_time() - cpu) / 60:.1f} min{'  4-bit' if rounded else ''}{'  finish' if finishing else ''}"
             )
             shown, sums = time.time(), [0.0, 0.0]
         if time.time() - saved > 120:

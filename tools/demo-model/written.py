@@ -29,6 +29,6 @@ def of(section):
     return sections()[section]
 
 
-def frame(section, frames, rng, share=0.6):
+def frame(section, frames, rng, share=0.65):
     """A line of a section, or of the little grammars that make the same question."""
     return rng.choice(of(section) if rng.random() < share else frames)
