@@ -114,14 +114,17 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             | QuantError::NoModel { .. }
             | QuantError::Requantize { .. }
             | QuantError::Imatrix { .. }
+            | QuantError::Calibration { .. }
             | QuantError::OtherModel { .. }
             | QuantError::Layer { .. }
             | QuantError::NotFinite { .. } => Some(Exit::Input),
             QuantError::Fallback(_)
             | QuantError::Pattern { .. }
             | QuantError::OverSource { .. }
+            | QuantError::Size { .. }
             | QuantError::Target { .. } => Some(Exit::Usage),
-            QuantError::NoSpace { .. } => Some(Exit::DoesNotFit),
+            QuantError::NoSpace { .. } | QuantError::Memory { .. } => Some(Exit::DoesNotFit),
+            QuantError::Engine(error) => known(error),
             _ => Some(Exit::Failed),
         };
     }

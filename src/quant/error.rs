@@ -59,6 +59,17 @@ pub enum QuantError {
         /// Why.
         why: String,
     },
+    /// Calibration takes more memory than it may.
+    #[error(
+        "--calibrate-memory: the statistics of the largest layer take {} bytes and rounding by them {}; {allowed} are too little",
+        .memory.statistics, .memory.rounding
+    )]
+    Memory {
+        /// What it takes.
+        memory: super::calibrated::Memory,
+        /// What it may.
+        allowed: u64,
+    },
     /// What meets a matrix does not tell its columns apart.
     #[error(
         "tensor {tensor}: {why} are singular however they are damped; a longer text or more --damping may help"
@@ -70,7 +81,7 @@ pub enum QuantError {
         why: String,
     },
     /// The size asked for cannot be had.
-    #[error("--size: {why}")]
+    #[error("--size, --bpw: {why}")]
     Size {
         /// Why.
         why: String,

@@ -55,5 +55,5 @@ pub use imatrix::Imatrix;
 pub use import::{Folder, ImportError, ImportOptions};
 pub use measures::Measures;
 pub use plan::{Plan, PlanOptions, Planned, Substitution};
-pub use run::{Job, Outcome, Progress, Written, file_bytes, run, run_calibrated};
+pub use run::{Job, Outcome, Progress, Written, check, file_bytes, run, run_calibrated};
 pub use source::{Piece, Source};

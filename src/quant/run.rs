@@ -106,7 +106,8 @@ fn carry_out(
     if let Some(calibrated) = &calibrated {
         fingerprint = format!("{fingerprint} {}", calibrated.fingerprint());
     }
-    check_target(job, &head, &fingerprint)?;
+    let scratch = calibrated.as_ref().map_or(0, |c| c.memory().scratch());
+    check_target(job, &head, &fingerprint, scratch)?;
     check_imatrix(job)?;
     let pool = ThreadPoolBuilder::new().num_threads(job.threads.max(1)).build().map_err(|error| {
         QuantError::Io { path: job.path.to_owned(), source: std::io::Error::other(error) }
@@ -116,8 +117,9 @@ fn carry_out(
     let mut measures = out.measures().to_vec();
     let mut done: u64 = job.plan.tensors.iter().take(resumed).map(|t| t.bytes.0).sum();
     if let Some(calibrated) = &mut calibrated {
+        calibrated.scratch_in(&folder_of(job.path));
         for (planned, start) in job.plan.tensors.iter().zip(&head.starts).take(resumed) {
-            calibrated.take_up(planned, &out.read(*start, planned.bytes.1)?);
+            calibrated.take_up(planned, &out.read(*start, planned.bytes.1)?)?;
         }
     }
     for (at, planned) in job.plan.tensors.iter().enumerate().skip(resumed) {
@@ -228,6 +230,18 @@ fn write_tensor(
     })
 }
 
+/// Every check that needs no value of a weight: what [`run()`] would refuse before the first byte. `scratch` bytes are
+/// needed beside the file.
+///
+/// # Errors
+/// As [`run()`], before the first byte.
+pub fn check(job: &Job<'_>, scratch: u64) -> Result<(), QuantError> {
+    let head = head(job)?;
+    // Of an unfinished file nothing is known yet: it may be of another plan.
+    check_target(job, &head, "", scratch)?;
+    check_imatrix(job)
+}
+
 /// Bytes of the file that this job writes.
 ///
 /// # Errors
@@ -304,7 +318,7 @@ fn check_imatrix(job: &Job<'_>) -> Result<(), QuantError> {
 }
 
 /// Whether the output can be written where it should be.
-fn check_target(job: &Job<'_>, head: &Head, fingerprint: &str) -> Result<(), QuantError> {
+fn check_target(job: &Job<'_>, head: &Head, fingerprint: &str, scratch: u64) -> Result<(), QuantError> {
     let path = job.path;
     let target = |why: &str| QuantError::Target { path: path.to_owned(), why: why.to_owned() };
     if path.file_name().is_none() {
@@ -321,10 +335,7 @@ fn check_target(job: &Job<'_>, head: &Head, fingerprint: &str) -> Result<(), Qua
             return Err(target("is no plain file"));
         }
     }
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
+    let folder = folder_of(path);
     if !folder.is_dir() {
         return Err(target("its folder is not there"));
     }
@@ -333,10 +344,18 @@ fn check_target(job: &Job<'_>, head: &Head, fingerprint: &str) -> Result<(), Qua
         0 => std::fs::metadata(output::partial_path(path)).map_or(0, |about| about.len()),
         tensors => head.ends.get(tensors - 1).copied().unwrap_or(0),
     };
-    let needed = head.ends.last().copied().unwrap_or(0).saturating_sub(there);
+    let needed = head.ends.last().copied().unwrap_or(0).saturating_sub(there).saturating_add(scratch);
     match free_bytes(&folder) {
         Some(free) if free < needed => Err(QuantError::NoSpace { path: path.to_owned(), needed, free }),
         _ => Ok(()),
+    }
+}
+
+/// The folder that a file lies in.
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
     }
 }
 

@@ -63,6 +63,52 @@ fn is_free(t: &Planned) -> bool {
     matches!(t.why.as_str(), "mixture" | "every matrix") && t.from.info().block_len == 1 && t.shape.len() > 1
 }
 
+/// The formats that a tensor's rows allow, and its bytes in each.
+fn candidates(t: &Planned) -> impl Iterator<Item = (Format, u64)> {
+    let (row, n) = (t.shape.first().copied().unwrap_or(1), t.n_values());
+    let all = if row.is_multiple_of(256) { CANDIDATES } else { SHORT };
+    let fits = move |f: &&Format| choose::substitute(**f, row) == **f;
+    all.iter().filter(fits).filter_map(move |f| Some((*f, f.bytes_of(n)?)))
+}
+
+/// Whether the tensors of a plan can be made to take `bytes`, before anything is measured for it.
+///
+/// # Errors
+/// As [`fit`].
+pub fn check(plan: &Plan, bytes: u64) -> Result<(), QuantError> {
+    let range = |t: &Planned| {
+        let mut sizes: Vec<u64> = candidates(t).map(|(_, bytes)| bytes).collect();
+        if !is_free(t) || sizes.is_empty() {
+            sizes = vec![t.bytes.1];
+        }
+        (sizes.iter().min().copied().unwrap_or(0), sizes.iter().max().copied().unwrap_or(0))
+    };
+    let ranges = plan.tensors.iter().map(range);
+    let (least, most) = ranges.fold((0u64, 0u64), |sum, (least, most)| (sum.0 + least, sum.1 + most));
+    within(plan, bytes, least, most)
+}
+
+/// Whether `bytes` lie between the least and the most that the tensors can take.
+fn within(plan: &Plan, bytes: u64, least: u64, most: u64) -> Result<(), QuantError> {
+    let values: u64 = plan.tensors.iter().map(Planned::n_values).sum();
+    let bits = |bytes: u64| bytes as f64 * 8.0 / values.max(1) as f64;
+    if bytes < least {
+        let why = format!(
+            "the tensors take {least} bytes at least ({:.2} bits a weight), and {bytes} are left for them",
+            bits(least)
+        );
+        return Err(QuantError::Size { why });
+    }
+    if most < bytes - bytes / 100 {
+        let why = format!(
+            "the tensors take {most} bytes at most ({:.2} bits a weight), and {bytes} are asked for; a plain format will do",
+            bits(most)
+        );
+        return Err(QuantError::Size { why });
+    }
+    Ok(())
+}
+
 /// Measure every tensor whose format is free, over the windows of the text. `watch` is told what is done
 /// and how far it is, and may end it: then there is nothing.
 ///
@@ -94,14 +140,10 @@ pub fn sensitivities(
         let row = t.shape.first().copied().unwrap_or(1);
         let importance = imatrix.importance(&t.name, &t.shape)?;
         let mut choices = Vec::new();
-        let candidates = if row.is_multiple_of(256) { CANDIDATES } else { SHORT };
-        for format in candidates {
-            let fits = choose::substitute(*format, row) == *format;
-            if let (true, Some(bytes)) = (fits, format.bytes_of(t.n_values())) {
-                let (error, _) =
-                    pool.install(|| rounded(&values, row as usize, t, *format, importance.as_deref()));
-                choices.push((*format, bytes, error));
-            }
+        for (format, bytes) in candidates(t) {
+            let (error, _) =
+                pool.install(|| rounded(&values, row as usize, t, format, importance.as_deref()));
+            choices.push((format, bytes, error));
         }
         let probe = choose::substitute(PROBE, row);
         let (error, decoded) =
@@ -229,16 +271,7 @@ pub fn fit(plan: &mut Plan, sensitivities: &[Sensitivity], bytes: u64) -> Result
         .collect();
     let least: u64 = items.iter().map(|i| i.iter().map(|c| c.0).min().unwrap_or(0)).sum::<u64>() + fixed;
     let most: u64 = items.iter().map(|i| i.iter().map(|c| c.0).max().unwrap_or(0)).sum::<u64>() + fixed;
-    if bytes < least {
-        let why = format!("the tensors take {least} bytes at least, and {bytes} are left for them");
-        return Err(QuantError::Size { why });
-    }
-    if most < bytes - bytes / 100 {
-        let why = format!(
-            "the tensors take {most} bytes at most, and {bytes} are asked for; a plain format will do"
-        );
-        return Err(QuantError::Size { why });
-    }
+    within(plan, bytes, least, most)?;
     let chosen = knapsack(&items, bytes - fixed);
     for (s, at) in sensitivities.iter().zip(chosen) {
         let (Some((format, bytes, loss)), Some(t)) =

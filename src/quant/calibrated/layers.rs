@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::path::Path;
 
-use chaski_gguf::{Format, Gguf, Writer};
+use chaski_gguf::{Format, Gguf};
 use rayon::ThreadPool;
 
+use super::bring_up::Handed;
 use super::compensate::Effort;
 use super::fold::{self, Source};
 use super::gather::Gathered;
 use super::matrix::{Scales, round_matrix, scale, unscale};
+use super::memory::{Layer, Memory, Scope, is_rounded, layer_of, part};
 use super::moments::Moments;
 use super::text::Text;
 use crate::engine::Engine;
@@ -30,7 +32,8 @@ pub struct Settings {
     pub sequential: bool,
     /// How hard compensated rounding tries.
     pub effort: Effort,
-    /// Bytes that moments may take, where that can be chosen.
+    /// Bytes that [`Memory::total`] may come to. Fewer layers are read in a pass, and rounded layers that have no room lie in
+    /// scratch files; the result does not depend on it.
     pub budget: u64,
 }
 
@@ -52,9 +55,6 @@ pub(crate) struct Encoded {
 /// Told what is being done; may end it.
 pub(crate) type Tell<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
 
-/// A layer's number; none for what lies outside of layers.
-type Layer = Option<usize>;
-
 /// A model being rounded by calibration.
 pub struct Calibrated<'a> {
     source: &'a Gguf,
@@ -64,6 +64,8 @@ pub struct Calibrated<'a> {
     original: Engine,
     /// The model with the rounded layers in it.
     rounded: Option<Engine>,
+    memory: Memory,
+    handed: Handed,
     tensors: Vec<Planned>,
     pool: &'a ThreadPool,
     measure: bool,
@@ -75,37 +77,52 @@ pub struct Calibrated<'a> {
     reports: Vec<Report>,
 }
 
-/// The layer that a tensor belongs to.
-fn layer_of(name: &str) -> Layer {
-    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
-}
-
-/// A tensor's name without layer, `.weight` and `.bias`.
-fn part(name: &str) -> &str {
-    let rest = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, rest)| rest);
-    rest.strip_suffix(".weight").or_else(|| rest.strip_suffix(".bias")).unwrap_or(rest)
-}
-
-/// Whether compensated rounding, or a weighted search, has something to do for this tensor.
-fn is_rounded(t: &Planned) -> bool {
-    t.from != t.to && t.to.info().block_len > 1
+/// Every check that needs no model to be run: what rounding these tensors of a source, of architecture `arch`, will take.
+///
+/// # Errors
+/// The text has no whole window, the source is quantized already, its architecture's layers are not of the kind whose scales can
+/// be folded, or it takes more memory than is allowed.
+pub fn check(
+    source: &Gguf,
+    arch: &str,
+    settings: &Settings,
+    text: &Text,
+    tensors: &[Planned],
+    measure: bool,
+) -> Result<Memory, QuantError> {
+    let refused = |why: String| Err(QuantError::Calibration { why });
+    if text.windows() == 0 {
+        return refused(format!("{} tokens do not fill a window of {}", text.tokens.len(), text.ctx));
+    }
+    if let Some(t) = tensors.iter().find(|t| is_rounded(t) && t.from.info().block_len > 1) {
+        return refused(format!(
+            "tensor {} is {} already; calibration wants a source in floats",
+            t.name, t.from
+        ));
+    }
+    if (settings.activation_aware || settings.smooth.is_some()) && !fold::FOLDABLE.contains(&arch) {
+        return refused(format!(
+            "scales of channels can be folded into models of the architectures {}, not {arch}; gptq needs no scales",
+            fold::FOLDABLE.join(", ")
+        ));
+    }
+    let memory = Memory::new(source, settings, tensors, text.ctx, measure);
+    if memory.least() > settings.budget {
+        return Err(QuantError::Memory { memory, allowed: settings.budget });
+    }
+    Ok(memory)
 }
 
 impl<'a> Calibrated<'a> {
-    /// Whether what meets this tensor has to be seen: it is rounded, or its channels are scaled.
-    fn is_watched(&self, t: &Planned) -> bool {
-        let scaled = self.settings.smooth.is_some() || self.settings.activation_aware;
-        let member = || fold::GROUPS.iter().any(|g| g.members.contains(&part(&t.name)));
-        let matrix = t.name.ends_with(".weight") && (is_rounded(t) || scaled && member());
-        matrix && (layer_of(&t.name).is_some() || self.is_head(&t.name))
+    fn scope(&self) -> Scope<'_> {
+        Scope { source: self.source, settings: &self.settings }
     }
 
     /// Make ready. `engine` makes engines of the source, with windows of the text's length; `tensors` are those of the plan,
     /// layer after layer.
     ///
     /// # Errors
-    /// The text has no whole window, the source is quantized already, or its architecture's layers are not of the kind whose
-    /// scales can be folded.
+    /// As [`check`].
     pub fn new(
         source: &'a Gguf,
         settings: Settings,
@@ -115,24 +132,8 @@ impl<'a> Calibrated<'a> {
         pool: &'a ThreadPool,
         measure: bool,
     ) -> Result<Calibrated<'a>, QuantError> {
-        if text.windows() == 0 {
-            let why = format!("{} tokens do not fill a window of {}", text.tokens.len(), text.ctx);
-            return Err(QuantError::Calibration { why });
-        }
-        if let Some(t) = tensors.iter().find(|t| is_rounded(t) && t.from.info().block_len > 1) {
-            let why =
-                format!("tensor {} is {} already; calibration wants a source in floats", t.name, t.from);
-            return Err(QuantError::Calibration { why });
-        }
         let original = engine()?;
-        let arch = original.model().arch();
-        if (settings.activation_aware || settings.smooth.is_some()) && !fold::FOLDABLE.contains(&arch) {
-            let why = format!(
-                "scales of channels can be folded into models of the architectures {}, not {arch}",
-                fold::FOLDABLE.join(", ")
-            );
-            return Err(QuantError::Calibration { why });
-        }
+        let memory = check(source, original.model().arch(), &settings, &text, &tensors, measure)?;
         let rounded = if settings.sequential { Some(engine()?) } else { None };
         Ok(Calibrated {
             source,
@@ -140,6 +141,8 @@ impl<'a> Calibrated<'a> {
             text,
             original,
             rounded,
+            memory,
+            handed: Handed::new(memory.kept),
             tensors,
             pool,
             measure,
@@ -154,9 +157,11 @@ impl<'a> Calibrated<'a> {
     /// What the result depends on besides the plan and the source.
     pub(crate) fn fingerprint(&self) -> String {
         let Text { tokens, bos, ctx, most } = &self.text;
+        // Memory is no part of the result: a run that was broken off for lack of it can be taken up with less.
+        let settings = Settings { budget: 0, ..self.settings.clone() };
         let mut hash = std::collections::hash_map::DefaultHasher::new();
         std::hash::Hash::hash(&(tokens, bos, ctx, most), &mut hash);
-        format!("{:?} {:016x}", self.settings, std::hash::Hasher::finish(&hash))
+        format!("{settings:?} {:016x}", std::hash::Hasher::finish(&hash))
     }
 
     /// What was done to the matrices that are rounded, in their order.
@@ -164,50 +169,28 @@ impl<'a> Calibrated<'a> {
         &self.reports
     }
 
-    /// Bytes that the moments of the largest layer take.
-    pub fn moment_bytes(&self) -> u64 {
-        let layers: std::collections::BTreeSet<Layer> =
-            self.tensors.iter().map(|t| layer_of(&t.name)).collect();
-        layers.into_iter().map(|layer| self.layer_bytes(layer)).max().unwrap_or(0)
+    /// What it takes.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    /// Bytes that the moments of a layer take, at most: inputs that matrices share are known only when they are seen, so the
-    /// matrices of a group count once by their names.
-    fn layer_bytes(&self, layer: Layer) -> u64 {
-        let mut seen: Vec<&str> = Vec::new();
-        let mut bytes = 0u64;
-        for t in self.tensors.iter().filter(|t| layer_of(&t.name) == layer && self.is_watched(t)) {
-            let name = part(&t.name);
-            let key = fold::GROUPS
-                .iter()
-                .find(|g| g.members.contains(&name))
-                .and_then(|g| g.members.first())
-                .unwrap_or(&name);
-            if seen.contains(key) && !name.ends_with("_exps") {
-                continue;
-            }
-            seen.push(*key);
-            let experts = t.shape.get(2).copied().unwrap_or(1);
-            let columns = t.shape.first().copied().unwrap_or(0);
-            bytes = bytes
-                .saturating_add(Moments::bytes(columns, self.settings.sequential).saturating_mul(experts));
-        }
-        bytes
+    /// Where scratch files lie, if there have to be any.
+    pub(crate) fn scratch_in(&mut self, folder: &Path) {
+        self.handed.folder = folder.to_owned();
     }
 
-    /// Whether a tensor outside of layers is multiplied with: the output matrix, or the embedding where it is that too.
-    fn is_head(&self, name: &str) -> bool {
-        name == "output.weight"
-            || name == "token_embd.weight" && self.source.tensor_info("output.weight").is_none()
-    }
-
-    /// A tensor that an earlier run has rounded.
-    pub(crate) fn take_up(&mut self, planned: &Planned, bytes: &[u8]) {
-        // What lies outside of layers and is not multiplied with never is the rounded model's: see `encode`.
+    /// A tensor that an earlier run has rounded; they come in their order.
+    ///
+    /// # Errors
+    /// The rounded model cannot have it.
+    pub(crate) fn take_up(&mut self, planned: &Planned, bytes: &[u8]) -> Result<(), QuantError> {
         let layer = layer_of(&planned.name);
-        if self.rounded.is_some() && (layer.is_some() || self.is_head(&planned.name)) {
+        // What lies outside of layers and is not multiplied with never is the rounded model's: see `encode`.
+        if self.rounded.is_some() && self.scope().may_change(planned) {
+            self.bring_up(layer)?;
             self.fresh.push((layer, planned.clone(), bytes.to_vec()));
         }
+        Ok(())
     }
 
     /// The bytes of a tensor; none if calibration has nothing to say of it.
@@ -238,25 +221,9 @@ impl<'a> Calibrated<'a> {
         let (done, rest) = std::mem::take(&mut self.fresh).into_iter().partition(|(of, ..)| *of < layer);
         self.fresh = rest;
         let done: Vec<(Layer, Planned, Vec<u8>)> = done;
-        let mut decoded: Vec<(Planned, Vec<u8>)> = Vec::new();
         for (_, planned, bytes) in done {
-            let n = usize::try_from(planned.n_values()).unwrap_or(0);
-            let mut values = vec![0.0f32; n];
-            (planned.to.info().decode)(&bytes, &mut values);
-            let mut source = vec![0; usize::try_from(planned.bytes.0).unwrap_or(0)];
-            (planned.from.info().quantize)(&values, None, &mut source);
-            decoded.push((planned, source));
+            engine.replace(&self.handed.file(&planned, &bytes)?)?;
         }
-        if decoded.is_empty() {
-            return Ok(());
-        }
-        let mut writer = Writer::new();
-        for (planned, bytes) in &decoded {
-            writer.tensor(&planned.name, &planned.shape, planned.from, bytes)?;
-        }
-        let mut file = Vec::new();
-        writer.write_to(&mut file)?;
-        engine.replace(&Arc::new(Gguf::from_bytes(&file)?))?;
         Ok(())
     }
 
@@ -268,12 +235,13 @@ impl<'a> Calibrated<'a> {
         self.bring_up(layer)?;
         let mut layers = vec![layer];
         if self.rounded.is_none() {
-            let mut bytes = self.layer_bytes(layer);
+            let room = self.settings.budget.saturating_sub(self.memory.rounding);
+            let mut bytes = self.scope().layer_bytes(&self.tensors, layer);
             let behind: std::collections::BTreeSet<Layer> =
                 self.tensors.iter().map(|t| layer_of(&t.name)).filter(|l| *l > layer).collect();
             for other in behind {
-                bytes = bytes.saturating_add(self.layer_bytes(other));
-                if bytes > self.settings.budget {
+                bytes = bytes.saturating_add(self.scope().layer_bytes(&self.tensors, other));
+                if bytes > room {
                     break;
                 }
                 layers.push(other);
@@ -282,7 +250,7 @@ impl<'a> Calibrated<'a> {
         let names: HashSet<String> = self
             .tensors
             .iter()
-            .filter(|t| layers.contains(&layer_of(&t.name)) && self.is_watched(t))
+            .filter(|t| layers.contains(&layer_of(&t.name)) && self.scope().is_watched(t))
             .map(|t| t.name.clone())
             .collect();
         let wanted = |name: &str| names.contains(name);
@@ -345,7 +313,7 @@ impl<'a> Calibrated<'a> {
     fn round_layer(&mut self, layer: Layer, tell: &mut Tell<'_>) -> Result<ControlFlow<()>, QuantError> {
         let tensors: Vec<Planned> =
             self.tensors.iter().filter(|t| layer_of(&t.name) == layer).cloned().collect();
-        if !tensors.iter().any(|t| self.is_watched(t)) {
+        if !tensors.iter().any(|t| self.scope().is_watched(t)) {
             return Ok(ControlFlow::Continue(()));
         }
         let ControlFlow::Continue(mut gathered) = self.gather(layer, tell)? else {

@@ -26,19 +26,24 @@
 //! The moments of a layer are had at once, at 4 bytes for each pair of columns of each distinct input (8 with those of the
 //! original model beside them), for each expert of a mixture separately; rounding a matrix takes three times those of its
 //! input, and its values. Without sequential calibration as many layers are read in a pass over the text as
-//! fit in [`Settings::budget`]; otherwise one.
+//! fit in [`Settings::budget`]; otherwise one, and the rounded layers before it are what the second model runs with, in the
+//! formats of the source: those for which the budget has no room lie in scratch files beside the output, mapped like the source.
+//! [`Memory`] is all of that in bytes, known before it begins ([`check`]).
 
+mod bring_up;
 mod cholesky;
 mod compensate;
 mod fold;
 mod gather;
 mod layers;
 mod matrix;
+mod memory;
 mod moments;
 mod text;
 mod vector;
 
 pub use compensate::Effort;
-pub use layers::{Calibrated, Report, Settings};
+pub use layers::{Calibrated, Report, Settings, check};
+pub use memory::Memory;
 pub use moments::Moments;
 pub use text::Text;
