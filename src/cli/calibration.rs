@@ -1,6 +1,7 @@
 //! The part of `chaski quantize` that runs a calibration text through the model: methods and sizes.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use chaski_gguf::{Gguf, OwnedValue, keys};
@@ -13,10 +14,11 @@ use super::source::ModelSource;
 use super::{file, interrupt, progress, show};
 use crate::cpu::CpuOptions;
 use crate::cpu::isa::Isa;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, plan_memory};
 use crate::kv::KvFormat;
+use crate::machine;
 use crate::model::{KvChoice, Model, RopeOptions};
-use crate::quant::calibrated::{Calibrated, Effort, Settings, Text};
+use crate::quant::calibrated::{self, Calibrated, Effort, Memory, Settings, Text};
 use crate::quant::{self, FileType, Imatrix, Plan, QuantError, size};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 
@@ -26,7 +28,7 @@ const WINDOWS: u32 = 128;
 const WINDOW: usize = 512;
 /// Windows that tensors are probed on.
 const PROBES: u32 = 4;
-/// Memory for moments where `--calibrate-memory` does not say.
+/// Memory for rounding, and what it rounds by, where `--calibrate-memory` does not say and less will do.
 const MEMORY: u64 = 2 << 30;
 /// Tokens that are evaluated at once: what meets the matrices is kept for so many.
 const UBATCH: usize = 512;
@@ -44,16 +46,23 @@ enum Size {
 #[derive(Debug)]
 pub(super) struct Wanted {
     text: std::path::PathBuf,
+    /// But for the memory that they may take.
     settings: Settings,
+    /// That memory, where it was said.
+    memory: Option<u64>,
     /// Whether a file type was named, too.
     named: bool,
     /// Whether the methods need to see activations while rounding.
     rounds: bool,
     size: Option<Size>,
-    windows: u32,
+    windows: Option<u32>,
     ctx: Option<u32>,
     probes: u32,
 }
+
+/// The methods by the names that files and reports give them, in the order in which they are applied.
+pub(super) const METHODS: [(Method, &str); 3] =
+    [(Method::Smooth, "smooth"), (Method::Awq, "awq"), (Method::Gptq, "gptq")];
 
 impl Wanted {
     /// What the flags mean; none where no calibration is asked for.
@@ -63,7 +72,8 @@ impl Wanted {
         if has(Method::Nearest) && rounds {
             return Err(Failure::usage("--method: nearest is what the others replace; name only those"));
         }
-        let Some(text) = &args.calibrate else {
+        let typed = &args.text;
+        let Some(text) = &typed.calibrate else {
             if rounds {
                 return Err(Failure::usage("--method: gptq, awq and smooth need --calibrate TEXT"));
             }
@@ -87,21 +97,29 @@ impl Wanted {
             }
             Ok(())
         };
-        only("--damping", args.damping.is_some(), Method::Gptq, "gptq")?;
-        only("--sweeps", args.sweeps.is_some(), Method::Gptq, "gptq")?;
-        only("--smooth-alpha", args.smooth_alpha.is_some(), Method::Smooth, "smooth")?;
-        if !rounds && args.sequential.is_some() {
+        only("--damping", typed.damping.is_some(), Method::Gptq, "gptq")?;
+        only("--sweeps", typed.sweeps.is_some(), Method::Gptq, "gptq")?;
+        only("--smooth-alpha", typed.smooth_alpha.is_some(), Method::Smooth, "smooth")?;
+        if !rounds && typed.sequential.is_some() {
             return Err(Failure::usage("--sequential has no effect without --method gptq, awq or smooth"));
         }
         if size.is_none() && args.probe_chunks.is_some() {
             return Err(Failure::usage("--probe-chunks has no effect without --size or --bpw"));
         }
+        let windows = typed.calibrate_chunks;
+        if let (Some(probes), Some(windows)) = (args.probe_chunks, windows)
+            && probes > windows
+        {
+            return Err(Failure::usage(format!(
+                "--probe-chunks {probes}: --calibrate-chunks leaves only {windows}"
+            )));
+        }
         let default = Effort::default();
-        let damping = args.damping.unwrap_or(default.damping);
+        let damping = typed.damping.unwrap_or(default.damping);
         if !damping.is_finite() || damping < 0.0 {
             return Err(Failure::usage(format!("--damping {damping}: not a share")));
         }
-        let alpha = args.smooth_alpha.unwrap_or(0.5);
+        let alpha = typed.smooth_alpha.unwrap_or(0.5);
         if !(0.0..=1.0).contains(&alpha) {
             return Err(Failure::usage(format!("--smooth-alpha {alpha}: not between 0 and 1")));
         }
@@ -109,21 +127,26 @@ impl Wanted {
             compensate: has(Method::Gptq),
             activation_aware: has(Method::Awq),
             smooth: has(Method::Smooth).then_some(alpha),
-            sequential: args.sequential.map_or(has(Method::Gptq), |switch| switch == Switch::On),
-            effort: Effort { damping, sweeps: args.sweeps.map_or(default.sweeps, |n| n as usize), ..default },
-            budget: match &args.calibrate_memory {
-                Some(memory) => bytes("--calibrate-memory", memory)?,
-                None => MEMORY,
-            },
+            sequential: typed.sequential.map_or(has(Method::Gptq), |switch| switch == Switch::On),
+            effort: Effort { damping, sweeps: typed.sweeps.map_or(default.sweeps, |n| n as usize), ..default },
+            budget: 0,
         };
+        let memory = typed.calibrate_memory.as_deref();
+        let memory = memory.map(|typed| bytes("--calibrate-memory", typed)).transpose()?;
+        if !rounds && memory.is_some() {
+            return Err(Failure::usage(
+                "--calibrate-memory has no effect without --method gptq, awq or smooth",
+            ));
+        }
         Ok(Some(Wanted {
             text: text.clone(),
             settings,
+            memory,
             named,
             rounds,
             size,
-            windows: args.calibrate_chunks.unwrap_or(WINDOWS),
-            ctx: args.calibrate_ctx,
+            windows,
+            ctx: typed.calibrate_ctx,
             probes: args.probe_chunks.unwrap_or(PROBES),
         }))
     }
@@ -162,6 +185,44 @@ pub(super) fn pool(threads: usize) -> anyhow::Result<ThreadPool> {
     Ok(ThreadPoolBuilder::new().num_threads(threads.max(1)).build()?)
 }
 
+/// What rounding by calibration takes.
+struct Takes {
+    settings: Settings,
+    memory: Memory,
+    /// Caches and intermediates of so many engines.
+    engines: (u64, usize),
+}
+
+impl Takes {
+    /// All of it. The source is mapped, and so are scratch files: the system may drop and re-read them.
+    fn total(&self) -> u64 {
+        self.memory.total().saturating_add(self.memory.activations).saturating_add(self.engines.0)
+    }
+
+    /// What is in it.
+    fn parts(&self) -> String {
+        let m = &self.memory;
+        let rounded = match (m.rounded, m.scratch()) {
+            (0, _) => String::new(),
+            (all, 0) => format!(", rounded layers {}", show::size(all)),
+            (all, scratch) => format!(
+                ", rounded layers {} of {} (the other {} lie in scratch files beside the output)",
+                show::size(m.kept),
+                show::size(all),
+                show::size(scratch)
+            ),
+        };
+        format!(
+            "statistics of a layer {}, rounding by them {}{rounded}; activations {}, caches and intermediates of {} {}",
+            show::size(m.statistics),
+            show::size(m.rounding),
+            show::size(m.activations),
+            if self.engines.1 == 1 { "one engine" } else { "two engines" },
+            show::size(self.engines.0)
+        )
+    }
+}
+
 /// A calibration text ready to be run through a model.
 pub(super) struct Calibration {
     wanted: Wanted,
@@ -188,12 +249,16 @@ impl Calibration {
             return Err(Failure::input(format!("{from}: {why}")).into());
         }
         let ctx = wanted.ctx.map_or(WINDOW.min(hp.n_ctx_train.max(8)), |n| n as usize);
-        let words = file::read(&wanted.text)?;
+        if ctx > hp.n_ctx_train {
+            let trained = hp.n_ctx_train;
+            tracing::warn!("--calibrate-ctx {ctx} is more than the {trained} that the model was trained for");
+        }
+        let words = file::read_text(&wanted.text)?;
         let tokens = tokenizer.encode(&words, EncodeOptions { add_special: true, parse_special: false });
         let text = Text {
             bos: tokenizer.special().bos.filter(|_| tokenizer.adds_bos()),
             ctx,
-            most: Some(wanted.windows as usize),
+            most: Some(wanted.windows.unwrap_or(WINDOWS) as usize),
             tokens,
         };
         if text.windows() == 0 {
@@ -203,10 +268,19 @@ impl Calibration {
             );
             return Err(Failure::input(why).into());
         }
+        if wanted.windows.is_some_and(|n| n as usize > text.windows()) {
+            let name = wanted.text.display();
+            tracing::warn!("{name} gives only {} windows of {ctx} tokens", text.windows());
+        }
         Ok(Calibration { wanted, text, model: Arc::new(model), threads })
     }
 
-    fn engine(&self) -> Result<Engine, QuantError> {
+    /// The text: its file, windows, and tokens of a window.
+    pub(super) fn text(&self) -> (&Path, usize, usize) {
+        (&self.wanted.text, self.text.windows(), self.text.ctx)
+    }
+
+    fn engine_options(&self) -> EngineOptions {
         let cpu = CpuOptions {
             threads: self.threads,
             threads_batch: self.threads,
@@ -215,15 +289,95 @@ impl Calibration {
             invariant: false,
             check: false,
         };
-        let options = EngineOptions {
+        EngineOptions {
             cpu,
             n_ctx: self.text.ctx,
             n_sequences: 1,
             n_ubatch: UBATCH.min(self.text.ctx),
             n_outputs: 1,
             kv: KvChoice::new(KvFormat::F16, KvFormat::F16),
+        }
+    }
+
+    fn engine(&self) -> Result<Engine, QuantError> {
+        Ok(Engine::new(self.model.clone(), self.engine_options())?)
+    }
+
+    /// Every check that needs no model to be run.
+    ///
+    /// # Errors
+    /// The source is quantized already or of an architecture that cannot be scaled, the plan leaves nothing to the methods, the
+    /// size cannot be had, or it does not fit in memory.
+    pub(super) fn check(
+        &self,
+        plan: &Plan,
+        measure: bool,
+        file_bytes: &dyn Fn(&Plan) -> anyhow::Result<u64>,
+    ) -> anyhow::Result<()> {
+        if let Some(size) = self.size(plan) {
+            size::check(plan, self.room(plan, size, file_bytes)?)?;
+        } else if plan.tensors.iter().all(|t| t.from == t.to || t.to.info().block_len == 1) {
+            let (method, name) = (self.method(), plan.file_type);
+            let why = format!("--method {method} has no effect: {name} rounds nothing to blocks");
+            return Err(Failure::usage(why).into());
+        }
+        self.takes(plan, measure)?;
+        Ok(())
+    }
+
+    /// What the rounding itself needs beside the output.
+    pub(super) fn scratch(&self, plan: &Plan, measure: bool) -> anyhow::Result<u64> {
+        Ok(self.takes(plan, measure)?.map_or(0, |takes| takes.memory.scratch()))
+    }
+
+    /// Bytes for the tensors where the plan's size is `size`.
+    fn room(
+        &self,
+        plan: &Plan,
+        size: u64,
+        file_bytes: &dyn Fn(&Plan) -> anyhow::Result<u64>,
+    ) -> anyhow::Result<u64> {
+        Ok(match self.wanted.size {
+            Some(Size::Bytes(_)) => {
+                size.saturating_sub(file_bytes(plan)?.saturating_sub(plan.bytes().1))
+            }
+            _ => size,
+        })
+    }
+
+    /// What rounding takes, held against the memory there is; none where the methods do not look at activations.
+    fn takes(&self, plan: &Plan, measure: bool) -> anyhow::Result<Option<Takes>> {
+        if !self.wanted.rounds {
+            return Ok(None);
+        }
+        let file = self.model.file();
+        let mut settings = self.wanted.settings.clone();
+        let n_engines = if settings.sequential { 2 } else { 1 };
+        let of_one = plan_memory(&self.model, &self.engine_options())?;
+        let engines = of_one.kv.saturating_add(of_one.compute).saturating_mul(n_engines as u64);
+        let machine = machine::memory();
+        settings.budget = if let Some(memory) = self.wanted.memory {
+            memory
+        } else {
+            let least = Memory::new(file, &settings, &plan.tensors, self.text.ctx, measure);
+            let beside = engines.saturating_add(least.activations);
+            let left = machine.as_ref().map_or(MEMORY, |m| m.available.saturating_sub(beside));
+            MEMORY.min(left).max(least.least())
         };
-        Ok(Engine::new(self.model.clone(), options)?)
+        let memory =
+            calibrated::check(file, self.model.arch(), &settings, &self.text, &plan.tensors, measure)?;
+        let takes = Takes { settings, memory, engines: (engines, n_engines) };
+        match machine {
+            Some(machine) if takes.total() > machine.available => Err(Failure::does_not_fit(format!(
+                "does not fit: calibration takes {} ({}), {} are available, set by {}",
+                show::size(takes.total()),
+                takes.parts(),
+                show::size(machine.available),
+                machine.bound_by
+            ))
+            .into()),
+            _ => Ok(Some(takes)),
+        }
     }
 
     /// The size that the tensors of a plan, or its file, should have: bytes of tensors, or of the file.
@@ -274,8 +428,7 @@ impl Calibration {
             return Err(interrupted().into());
         };
         let bar = progress::windows(terminal, "probing", 1);
-        let probed =
-            Text { most: Some(self.wanted.probes.min(self.wanted.windows) as usize), ..self.text.clone() };
+        let probed = Text { most: Some(self.wanted.probes as usize), ..self.text.clone() };
         let pool = pool(self.threads)?;
         let source = self.model.file().clone();
         let watch = &mut |name: &str, done: usize, all: usize| {
@@ -301,7 +454,7 @@ impl Calibration {
             return Ok(());
         }
         // What the file has besides its tensors depends a little on where they end.
-        let mut room = size.saturating_sub(file_bytes(plan)?.saturating_sub(plan.bytes().1));
+        let mut room = self.room(plan, size, file_bytes)?;
         for _ in 0..8 {
             let mut fitted = plan.clone();
             size::fit(&mut fitted, &found, room)?;
@@ -320,8 +473,14 @@ impl Calibration {
     /// The methods as the file names them: `gptq`, `awq+gptq`.
     pub(super) fn method(&self) -> String {
         let s = &self.wanted.settings;
-        let names = [(s.smooth.is_some(), "smooth"), (s.activation_aware, "awq"), (s.compensate, "gptq")];
-        let names: Vec<&str> = names.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+        let on = |method| match method {
+            Method::Nearest => false,
+            Method::Smooth => s.smooth.is_some(),
+            Method::Awq => s.activation_aware,
+            Method::Gptq => s.compensate,
+        };
+        let names = METHODS.iter().filter(|(method, _)| on(*method)).map(|(_, name)| *name);
+        let names: Vec<&str> = names.collect();
         if names.is_empty() { "nearest".to_owned() } else { names.join("+") }
     }
 
@@ -340,6 +499,26 @@ impl Calibration {
         metadata
     }
 
+    /// Say what rounding takes.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub(super) fn say(&self, plan: &Plan, measure: bool) -> anyhow::Result<()> {
+        self.takes(plan, measure)?.iter().for_each(|takes| self.say_takes(takes));
+        Ok(())
+    }
+
+    fn say_takes(&self, takes: &Takes) {
+        tracing::info!(
+            "calibrating by {} on {} windows of {} tokens; memory {}: {}",
+            self.method(),
+            self.text.windows(),
+            self.text.ctx,
+            show::size(takes.total()),
+            takes.parts()
+        );
+    }
+
     /// Make ready to round; none where the methods do not look at activations.
     pub(super) fn begin<'a>(
         &'a self,
@@ -347,27 +526,12 @@ impl Calibration {
         pool: &'a ThreadPool,
         measure: bool,
     ) -> anyhow::Result<Option<Calibrated<'a>>> {
-        if !self.wanted.rounds {
-            return Ok(None);
-        }
-        let settings = self.wanted.settings.clone();
-        let text = self.text.clone();
+        let Some(takes) = self.takes(plan, measure)? else { return Ok(None) };
+        self.say_takes(&takes);
+        let (text, tensors) = (self.text.clone(), plan.tensors.clone());
         let mut engine = || self.engine();
-        let calibrated = Calibrated::new(
-            self.model.file(),
-            settings,
-            text,
-            plan.tensors.clone(),
-            &mut engine,
-            pool,
-            measure,
-        )?;
-        tracing::info!(
-            "calibrating on {} windows of {} tokens; the statistics of a layer take {} at most, rounding up to four times that",
-            self.text.windows(),
-            self.text.ctx,
-            show::size(calibrated.moment_bytes())
-        );
+        let file = self.model.file();
+        let calibrated = Calibrated::new(file, takes.settings, text, tensors, &mut engine, pool, measure)?;
         Ok(Some(calibrated))
     }
 }

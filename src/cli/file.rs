@@ -11,6 +11,18 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::input(format!("cannot read {}", path.display())).because(error))
 }
 
+/// The bytes of a text that a model is calibrated or measured by: not those of a model that was named in its place.
+pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = read(path)?;
+    match bytes.iter().position(|b| *b == 0) {
+        None => Ok(bytes),
+        Some(at) => {
+            let why = "is no text: it has a zero byte";
+            Err(Failure::input(format!("{}: {why} at offset {at}", path.display())))
+        }
+    }
+}
+
 /// Everything on standard input, to its end.
 pub(super) fn read_stdin(what: &str) -> Result<Vec<u8>, Failure> {
     let mut stdin = std::io::stdin().lock();

@@ -6,6 +6,7 @@ use super::args::ImatrixArgs;
 use super::exit::{Exit, Failure};
 use super::options::EngineOptions;
 use super::output::Terminal;
+use super::pending::Pending;
 use super::{file, interrupt, load, progress, talk};
 use crate::measure;
 use crate::quant::{self, Calibration};
@@ -22,10 +23,13 @@ pub(super) fn run(args: &ImatrixArgs, terminal: Terminal) -> anyhow::Result<()> 
         super::options::Context::Default => Some(WINDOW),
         super::options::Context::Model => None,
     };
+    // What cannot be written is known before the text is run.
+    let inputs = [source.path(), Some(args.file.as_path())];
+    let mut out = Pending::create(&args.out, &inputs.into_iter().flatten().collect::<Vec<_>>())?;
     let mut engine = load::load(&source, &options, ctx, load::Wanted::Every)?;
     let ctx = engine.options().n_ctx;
     let tokenizer = talk::tokenizer(&source, &engine)?;
-    let text = file::read(&args.file)?;
+    let text = file::read_text(&args.file)?;
     let tokens = tokenizer.encode(&text, EncodeOptions { add_special: true, parse_special: false });
     let most = args.chunks.map(|n| n as usize);
     if measure::windows(tokens.len(), ctx, most) == 0 {
@@ -54,7 +58,8 @@ pub(super) fn run(args: &ImatrixArgs, terminal: Terminal) -> anyhow::Result<()> 
         let text = format!("interrupted after {} windows; nothing was written", imatrix.chunks);
         return Err(Failure::new(Exit::Interrupted, text).into());
     }
-    imatrix.save(&args.out)?;
+    imatrix.write_to(&mut out)?;
+    out.keep()?;
     tracing::info!(
         "wrote {}: {} matrices over {} windows of {ctx} tokens",
         args.out.display(),

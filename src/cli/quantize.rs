@@ -1,7 +1,9 @@
 //! `chaski quantize`: a model's tensors rounded to fewer bits.
 
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use chaski_gguf::{Format, OwnedValue, keys};
 use serde_json::{Value as Json, json};
@@ -19,10 +21,69 @@ use crate::quant::{
 };
 
 pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
+    let mut prepared = prepare(args)?;
+    prepared.choose(args, terminal)?;
+    let plan = &prepared.plan;
+    for substitution in plan.tensors.iter().filter_map(Planned::substitution) {
+        tracing::warn!("{substitution}");
+    }
+    if plan.tensors.iter().all(|t| t.from == t.to) {
+        tracing::warn!("no tensor changes its format: all of them have those of {} already", plan.file_type);
+    }
+    if args.dry_run {
+        if let Some(calibration) = &prepared.calibration {
+            calibration.say(plan, args.measure)?;
+        }
+        let text = if args.json { plan_json(plan).to_string() } else { plan_table(plan) };
+        output::stdout(|out| writeln!(out, "{text}"))?;
+        return Ok(());
+    }
+    tracing::info!("{}", summary(plan));
+    let started = Instant::now();
+    let written = prepared.write(args, terminal)?;
+    tracing::info!(
+        "wrote {}: {} ({:.2} bits a value) in {:.1} s",
+        args.out.display(),
+        show::size(written.bytes),
+        plan.bits().1,
+        started.elapsed().as_secs_f64()
+    );
+    tell_repacked(plan, &written);
+    if args.measure {
+        let text = if args.json {
+            let mut value = plan_json(plan);
+            value["file_bytes"] = written.bytes.into();
+            add_measures(&mut value, &written.measures);
+            value.to_string()
+        } else {
+            measures_table(plan, &written.measures)
+        };
+        output::stdout(|out| writeln!(out, "{text}"))?;
+    } else if args.json {
+        let mut value = plan_json(plan);
+        value["file_bytes"] = written.bytes.into();
+        output::stdout(|out| writeln!(out, "{value}"))?;
+    }
+    Ok(())
+}
+
+/// Everything that is read, planned and checked before a model is run or a byte is written.
+pub(super) struct Prepared {
+    imatrix: Option<Imatrix>,
+    source: Box<dyn Source>,
+    plan: Plan,
+    pub(super) calibration: Option<Calibration>,
+}
+
+/// Read, plan and check what was asked for.
+///
+/// # Errors
+/// Everything that can be refused before a model is run.
+pub(super) fn prepare(args: &QuantizeArgs) -> anyhow::Result<Prepared> {
     let mut options = options(args)?;
     let imatrix = match &args.imatrix {
         Some(path) => {
-            let named = |error| anyhow::Error::new(error).context(path.display().to_string());
+            let named = |error| ModelSource::File(path.clone()).named(error);
             Some(Imatrix::open(path).map_err(named)?)
         }
         None => None,
@@ -33,7 +94,7 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
     let source = open(args, &from, &mut options)?;
     let mut plan = Plan::new(source.head(), &options).map_err(|error| from.named(error))?;
     let calibration = match wanted {
-        Some(_) if from.path().is_some_and(std::path::Path::is_dir) => {
+        Some(_) if from.path().is_some_and(Path::is_dir) => {
             let why =
                 "a folder cannot be run; write it as a GGUF file in F16 or BF16 first, and calibrate that";
             return Err(Failure::usage(format!("--calibrate: {why}")).into());
@@ -47,43 +108,113 @@ pub(super) fn run(args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()>
         }
         None => None,
     };
-    if let Some(size) = calibration.as_ref().and_then(|c| c.size(&plan)) {
-        let calibration = calibration.as_ref();
-        let bytes = |plan: &Plan| -> anyhow::Result<u64> {
-            let metadata = metadata(args, imatrix.as_ref(), calibration);
-            Ok(quant::file_bytes(&job(args, source.as_ref(), plan, imatrix.as_ref(), metadata))?)
-        };
-        if let Some(calibration) = calibration {
-            calibration.choose_formats(&mut plan, size, imatrix.as_ref(), &bytes, terminal)?;
+    let prepared = Prepared { imatrix, source, plan, calibration };
+    prepared.check(args)?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    fn check(&self, args: &QuantizeArgs) -> anyhow::Result<()> {
+        let plan = &self.plan;
+        if self.imatrix.is_some() && !plan.tensors.iter().any(|t| t.from != t.to && quant::weighs(t.to)) {
+            let name = plan.file_type;
+            return Err(Failure::usage(format!("--imatrix has no effect: {name} rounds without it")).into());
+        }
+        let mut scratch = 0;
+        if let Some(calibration) = &self.calibration {
+            calibration.check(plan, args.measure, &|plan| self.file_bytes(args, plan))?;
+            scratch = calibration.scratch(plan, args.measure)?;
+        }
+        if !args.dry_run {
+            quant::check(&self.job(args, plan), scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Let the formats be chosen by the size, where one was asked for.
+    ///
+    /// # Errors
+    /// The model cannot be run, or the user interrupts.
+    fn choose(&mut self, args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<()> {
+        let Some(calibration) = &self.calibration else { return Ok(()) };
+        let Some(size) = calibration.size(&self.plan) else { return Ok(()) };
+        let mut plan = self.plan.clone();
+        let bytes = |plan: &Plan| self.file_bytes(args, plan);
+        calibration.choose_formats(&mut plan, size, self.imatrix.as_ref(), &bytes, terminal)?;
+        self.plan = plan;
+        Ok(())
+    }
+
+    fn file_bytes(&self, args: &QuantizeArgs, plan: &Plan) -> anyhow::Result<u64> {
+        Ok(quant::file_bytes(&self.job(args, plan))?)
+    }
+
+    /// What is to be written.
+    fn job<'a>(&'a self, args: &'a QuantizeArgs, plan: &'a Plan) -> Job<'a> {
+        Job {
+            source: self.source.as_ref(),
+            plan,
+            path: &args.out,
+            metadata: metadata(args, self.imatrix.as_ref(), self.calibration.as_ref()),
+            imatrix: self.imatrix.as_ref(),
+            threads: args.threads.map_or_else(machine::cores, usize::from),
+            measure: args.measure,
         }
     }
-    for substitution in plan.tensors.iter().filter_map(Planned::substitution) {
-        tracing::warn!("{substitution}");
-    }
-    if args.dry_run {
-        let text = if args.json { plan_json(&plan).to_string() } else { plan_table(&plan) };
-        output::stdout(|out| writeln!(out, "{text}"))?;
-        return Ok(());
-    }
-    tracing::info!("{}", summary(&plan));
-    let written = write(args, source.as_ref(), &plan, imatrix.as_ref(), calibration.as_ref(), terminal)?;
-    tell_repacked(&plan, &written);
-    if args.measure {
-        let text = if args.json {
-            let mut value = plan_json(&plan);
-            value["file_bytes"] = written.bytes.into();
-            add_measures(&mut value, &written.measures);
-            value.to_string()
-        } else {
-            measures_table(&plan, &written.measures)
+
+    /// Write the file.
+    ///
+    /// # Errors
+    /// A value is not finite, the system refuses, or the user interrupts.
+    pub(super) fn write(&self, args: &QuantizeArgs, terminal: Terminal) -> anyhow::Result<Written> {
+        let plan = &self.plan;
+        self.say_without_importances();
+        let job = self.job(args, plan);
+        let pool = calibration::pool(job.threads)?;
+        let mut calibrated = match &self.calibration {
+            Some(calibration) => calibration.begin(plan, &pool, args.measure)?,
+            None => None,
         };
-        output::stdout(|out| writeln!(out, "{text}"))?;
-    } else if args.json {
-        let mut value = plan_json(&plan);
-        value["file_bytes"] = written.bytes.into();
-        output::stdout(|out| writeln!(out, "{value}"))?;
+        interrupt::cooperative(true);
+        let bar = progress::bytes(terminal, "quantizing", plan.bytes().0);
+        let watch = &mut |at: Progress<'_>| {
+            bar.set_position(at.bytes);
+            bar.set_message(at.tensor.to_owned());
+            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let outcome = match &mut calibrated {
+            Some(calibrated) => quant::run_calibrated(&job, calibrated, watch),
+            None => quant::run(&job, watch),
+        };
+        bar.finish_and_clear();
+        match outcome? {
+            Outcome::Done(written) => {
+                if written.resumed > 0 {
+                    tracing::info!("taken up after {} tensors that an earlier run had left", written.resumed);
+                }
+                Ok(written)
+            }
+            Outcome::Stopped { tensors } => {
+                let all = plan.tensors.len();
+                let text =
+                    format!("interrupted after {tensors} of {all} tensors; the same command takes it up there");
+                Err(Failure::new(Exit::Interrupted, text).into())
+            }
+        }
     }
-    Ok(())
+
+    /// Say which tensors an importance matrix knows nothing of.
+    fn say_without_importances(&self) {
+        let Some(imatrix) = &self.imatrix else { return };
+        let lacks = |t: &&Planned| {
+            t.from != t.to && t.to.info().block_len > 1 && !imatrix.entries.contains_key(&t.name)
+        };
+        let without: Vec<&str> = self.plan.tensors.iter().filter(lacks).map(|t| t.name.as_str()).collect();
+        if !without.is_empty() {
+            let names = without.join(", ");
+            tracing::info!("without importances, which the matrix does not have for them: {names}");
+        }
+    }
 }
 
 /// The source: a file, the embedded model, or a folder.
@@ -94,6 +225,7 @@ fn open(
 ) -> anyhow::Result<Box<dyn Source>> {
     match from.path().filter(|path| path.is_dir()) {
         Some(folder) => {
+            has_config(folder)?;
             let import = ImportOptions {
                 base: options.file_type.base(),
                 allow_requantize: args.allow_requantize,
@@ -110,14 +242,54 @@ fn open(
     }
 }
 
+/// Whether a folder looks like a model; where it does not, what to name instead.
+fn has_config(folder: &Path) -> Result<(), Failure> {
+    if folder.join("config.json").exists() {
+        return Ok(());
+    }
+    let files = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let is_model = |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    let mut found: Vec<String> = files.filter(is_model).map(|path| path.display().to_string()).collect();
+    found.sort();
+    let hint = match found.as_slice() {
+        [] => String::new(),
+        [one] => format!("; the GGUF file in it is {one}"),
+        [first, ..] => format!("; a GGUF file is named itself, such as {first}"),
+    };
+    let why = "is a folder without config.json, no model as Hugging Face's libraries save them";
+    Err(Failure::input(format!("{}: {why}{hint}", folder.display())))
+}
+
+/// The file type that was typed.
+fn file_type(args: &QuantizeArgs) -> Result<FileType, Failure> {
+    let (source, out) = (args.source.display(), args.out.display());
+    let out_is_type = args.out.to_str().and_then(FileType::parse).is_some();
+    let Some(name) = &args.format else {
+        if args.calibration.size.is_some() || args.calibration.bpw.is_some() {
+            // The formats are chosen by size; the mixture then only says which tensors are left as they are.
+            return Ok(FileType::Q4_K_M);
+        }
+        return Err(Failure::usage(if out_is_type {
+            format!("which file is to be written? It is named before the file type: {source} OUT {out}")
+        } else {
+            "which file type? Name one behind OUT, such as Q4_K_M, or a size (--size 5.5GiB --calibrate TEXT)"
+                .to_owned()
+        }));
+    };
+    FileType::parse(name).ok_or_else(|| {
+        let why = FileType::unknown(name);
+        let order = if out_is_type {
+            format!(" (the file to write is named before the file type: {source} {name} {out})")
+        } else {
+            String::new()
+        };
+        Failure::usage(format!("{why}{order}"))
+    })
+}
+
 /// What was typed as a plan's options.
 fn options(args: &QuantizeArgs) -> Result<PlanOptions, Failure> {
-    // Without a file type the formats are chosen by size; Q4_K_M then only says which tensors are left as they are.
-    let name = args.format.as_deref().unwrap_or("Q4_K_M");
-    let file_type = FileType::parse(name).ok_or_else(|| {
-        let all: Vec<&str> = FileType::ALL.iter().map(|t| t.name()).collect();
-        Failure::usage(format!("{name} is no file type; there are {}", all.join(", ")))
-    })?;
+    let file_type = file_type(args)?;
     let format = |flag: &str, name: &Option<String>| -> Result<Option<Format>, Failure> {
         name.as_deref().map(|name| block_format(flag, name)).transpose()
     };
@@ -156,10 +328,11 @@ fn metadata(
     imatrix: Option<&Imatrix>,
     calibration: Option<&Calibration>,
 ) -> Vec<(String, OwnedValue)> {
-    let method = match calibration {
-        Some(calibration) => calibration.method(),
-        None if imatrix.is_some() => "imatrix".to_owned(),
-        None => "nearest".to_owned(),
+    let methods = calibration.map(Calibration::method).filter(|method| method != "nearest");
+    let method = match (imatrix, methods) {
+        (Some(_), Some(methods)) => format!("imatrix+{methods}"),
+        (Some(_), None) => "imatrix".to_owned(),
+        (None, methods) => methods.unwrap_or_else(|| "nearest".to_owned()),
     };
     let mut metadata: Vec<(String, OwnedValue)> =
         vec![(keys::CHASKI_QUANTIZE_METHOD.to_owned(), method.into())];
@@ -178,90 +351,6 @@ fn metadata(
         metadata.push((keys::CHASKI_QUANTIZE_TENSOR_TYPES.to_owned(), args.tensor_type.clone().into()));
     }
     metadata
-}
-
-/// What is to be written.
-fn job<'a>(
-    args: &'a QuantizeArgs,
-    source: &'a dyn Source,
-    plan: &'a Plan,
-    imatrix: Option<&'a Imatrix>,
-    metadata: Vec<(String, OwnedValue)>,
-) -> Job<'a> {
-    Job {
-        source,
-        plan,
-        path: &args.out,
-        metadata,
-        imatrix,
-        threads: args.threads.map_or_else(machine::cores, usize::from),
-        measure: args.measure,
-    }
-}
-
-fn write(
-    args: &QuantizeArgs,
-    source: &dyn Source,
-    plan: &Plan,
-    imatrix: Option<&Imatrix>,
-    calibration: Option<&Calibration>,
-    terminal: Terminal,
-) -> anyhow::Result<Written> {
-    if let Some(imatrix) = imatrix {
-        let without: Vec<&str> = plan
-            .tensors
-            .iter()
-            .filter(|t| t.from != t.to && t.to.info().block_len > 1 && !imatrix.entries.contains_key(&t.name))
-            .map(|t| t.name.as_str())
-            .collect();
-        if !without.is_empty() {
-            tracing::info!(
-                "without importances, which the matrix does not have for them: {}",
-                without.join(", ")
-            );
-        }
-    }
-    let metadata = metadata(args, imatrix, calibration);
-    let job = job(args, source, plan, imatrix, metadata);
-    let pool = calibration::pool(job.threads)?;
-    let mut calibrated = match calibration {
-        Some(calibration) => calibration.begin(plan, &pool, args.measure)?,
-        None => None,
-    };
-    interrupt::cooperative(true);
-    let bar = progress::bytes(terminal, "quantizing", plan.bytes().0);
-    let started = std::time::Instant::now();
-    let watch = &mut |at: Progress<'_>| {
-        bar.set_position(at.bytes);
-        bar.set_message(at.tensor.to_owned());
-        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let outcome = match &mut calibrated {
-        Some(calibrated) => quant::run_calibrated(&job, calibrated, watch),
-        None => quant::run(&job, watch),
-    };
-    bar.finish_and_clear();
-    match outcome? {
-        Outcome::Done(written) => {
-            if written.resumed > 0 {
-                tracing::info!("taken up after {} tensors that an earlier run had left", written.resumed);
-            }
-            tracing::info!(
-                "wrote {}: {} ({:.2} bits a value) in {:.1} s",
-                args.out.display(),
-                show::size(written.bytes),
-                plan.bits().1,
-                started.elapsed().as_secs_f64()
-            );
-            Ok(written)
-        }
-        Outcome::Stopped { tensors } => {
-            let all = plan.tensors.len();
-            let text =
-                format!("interrupted after {tensors} of {all} tensors; the same command takes it up there");
-            Err(Failure::new(Exit::Interrupted, text).into())
-        }
-    }
 }
 
 /// Say what became of integers that were taken over as they are.

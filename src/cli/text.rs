@@ -46,7 +46,7 @@ impl Measured {
         if ctx < 4 {
             return Err(Failure::usage(format!("a window of {ctx} tokens has nothing to score")));
         }
-        let bytes = file::read(path)?;
+        let bytes = file::read_text(path)?;
         let tokens = tokenizer.encode(&bytes, EncodeOptions { add_special: true, parse_special: false });
         let total = measure::windows(tokens.len(), ctx, most);
         if total == 0 {

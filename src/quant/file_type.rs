@@ -88,6 +88,21 @@ impl FileType {
         let own = Self::ALL.iter().find(|t| t.name().eq_ignore_ascii_case(name)).copied();
         own.or_else(|| ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name)).map(|(_, t)| *t))
     }
+
+    /// Why a name is none, with those that may be meant: the same letters and digits, or those that begin like it.
+    pub fn unknown(name: &str) -> String {
+        let plain = |name: &str| -> String {
+            name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect()
+        };
+        let typed = plain(name);
+        let of = |like: &dyn Fn(&str) -> bool| -> Vec<&str> {
+            Self::ALL.iter().map(|t| t.name()).filter(|name| like(&plain(name))).collect()
+        };
+        let same = of(&|name| name == typed);
+        let meant = if same.is_empty() && typed.len() > 1 { of(&|name| name.starts_with(&typed)) } else { same };
+        let hint = if meant.is_empty() { String::new() } else { format!(" (is {} meant?)", meant.join(" or ")) };
+        format!("{name} is no file type{hint}; there are {}", of(&|_| true).join(", "))
+    }
 }
 
 impl std::fmt::Display for FileType {
@@ -107,6 +122,9 @@ mod tests {
         }
         assert_eq!(FileType::parse("q4_k"), Some(FileType::Q4_K_M));
         assert_eq!(FileType::parse("Q4_K_X"), None);
+        assert!(FileType::unknown("q4km").starts_with("q4km is no file type (is Q4_K_M meant?); there are F32,"));
+        assert!(FileType::unknown("Q5_K_").contains("(is Q5_K_S or Q5_K_M meant?)"));
+        assert!(FileType::unknown("out.gguf").starts_with("out.gguf is no file type; there are"));
         let mut ids: Vec<u32> = FileType::ALL.iter().filter_map(|t| t.id()).collect();
         ids.sort_unstable();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));

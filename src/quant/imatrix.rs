@@ -11,12 +11,28 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use chaski_gguf::{FileKind, Format, Gguf, Writer, keys};
 
 use super::{QuantError, imatrix_dat};
+
+/// Whether blocks of a format are chosen by the importance of columns, where it is known.
+pub fn weighs(format: Format) -> bool {
+    let info = format.info();
+    if info.block_len == 1 {
+        return false;
+    }
+    // The encoder is asked: a row where importances must tell, with and without them.
+    let n = 2 * info.block_len;
+    let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
+    let importance: Vec<f32> = (0..n).map(|i| if i % 7 == 0 { 1e4 } else { 1e-4 }).collect();
+    let (mut with, mut without) = (vec![0; 2 * info.block_bytes], vec![0; 2 * info.block_bytes]);
+    (info.quantize)(&values, Some(&importance), &mut with);
+    (info.quantize)(&values, None, &mut without);
+    with != without
+}
 
 /// The statistics of one matrix, or of the matrices of all experts.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -112,6 +128,20 @@ impl Imatrix {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), QuantError> {
+        self.writer()?.save(path)?;
+        Ok(())
+    }
+
+    /// As [`Imatrix::save`], into anything.
+    ///
+    /// # Errors
+    /// It cannot be written to.
+    pub fn write_to(&self, out: &mut dyn Write) -> Result<(), QuantError> {
+        self.writer()?.write_to(out)?;
+        Ok(())
+    }
+
+    fn writer(&self) -> Result<Writer<'_>, QuantError> {
         let mut writer = Writer::new();
         writer
             .set(keys::GENERAL_TYPE, "imatrix")?
@@ -125,8 +155,7 @@ impl Imatrix {
             writer.tensor(&format!("{name}{SUMS}"), &[columns, experts], Format::F32, sums)?;
             writer.tensor(&format!("{name}{COUNTS}"), &[1, experts], Format::F32, counts)?;
         }
-        writer.save(path)?;
-        Ok(())
+        Ok(writer)
     }
 
     /// The importances of a tensor of this shape; none where there are none for it.
@@ -170,5 +199,20 @@ fn floats(file: &Gguf, name: &str) -> Result<Vec<f32>, QuantError> {
     match values.iter().position(|v| !v.is_finite() || *v < 0.0) {
         Some(at) => Err(QuantError::Imatrix { why: format!("tensor {name}: value {at} is {}", values[at]) }),
         None => Ok(values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_that_have_no_choice() {
+        for format in [Format::Q2_K, Format::Q3_K, Format::Q4_K, Format::Q6_K, Format::Q4_0, Format::IQ4_NL] {
+            assert!(weighs(format), "{format}");
+        }
+        for format in [Format::F32, Format::BF16, Format::Q8_0] {
+            assert!(!weighs(format), "{format}");
+        }
     }
 }

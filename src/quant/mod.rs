@@ -51,7 +51,7 @@ pub use difference::{Difference, differences};
 pub use error::QuantError;
 pub use file_type::FileType;
 pub use glob::Glob;
-pub use imatrix::Imatrix;
+pub use imatrix::{Imatrix, weighs};
 pub use import::{Folder, ImportError, ImportOptions};
 pub use measures::Measures;
 pub use plan::{Plan, PlanOptions, Planned, Substitution};

@@ -20,7 +20,7 @@ pub use compare::CompareArgs;
 pub use conversation::{ChatOnlyArgs, ConversationArgs, OnFull, Switch};
 pub use engine::{BatchArgs, CpuArgs, EngineArgs, GpuArgs, OverrideArgs};
 pub use output::OutputArgs;
-pub use quantize::{CalibrationArgs, ImatrixArgs, Method, QuantizeArgs};
+pub use quantize::{CalibrationArgs, CalibrationTextArgs, ImatrixArgs, Method, QuantizeArgs};
 pub use sampling::{GenerationArgs, SamplingArgs};
 
 /// What a bare `--help` begins with.

@@ -20,7 +20,7 @@ pub struct QuantizeArgs {
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
     /// The file type, such as Q4_K_M; with --size or --bpw it may be left out
-    #[arg(value_name = "FORMAT", required_unless_present_any = ["size", "bpw"])]
+    #[arg(value_name = "FORMAT")]
     pub format: Option<String>,
     /// The format of the tensors of these names, whatever FORMAT says: 'blk.*.ffn_down.weight=Q6_K' (may be repeated; the
     /// first that matches counts)
@@ -72,12 +72,12 @@ pub struct QuantizeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Calibration")]
 pub struct CalibrationArgs {
-    /// A text that is run through the model: like what the model will be used for, and not what it will be measured by
-    #[arg(long, value_name = "TEXT")]
-    pub calibrate: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub text: CalibrationTextArgs,
     /// How matrices are rounded, several with commas: nearest; gptq (each error is pushed to the columns not yet rounded);
     /// awq (channels are scaled by how strong they are); smooth (channels are scaled so that activations are even)
-    #[arg(long, value_name = "METHODS", value_delimiter = ',', default_value = "nearest")]
+    #[arg(long, value_name = "METHODS", value_delimiter = ',', default_value = "nearest", ignore_case = true)]
     pub method: Vec<Method>,
     /// The size of the file, such as 5.5GiB or 3310944: the format of each tensor is chosen by how much it matters
     #[arg(long, value_name = "SIZE", requires = "calibrate", conflicts_with_all = ["bpw", "pure"])]
@@ -85,15 +85,24 @@ pub struct CalibrationArgs {
     /// Bits for each weight, such as 4.5, instead of a size
     #[arg(long, value_name = "BITS", requires = "calibrate", conflicts_with = "pure")]
     pub bpw: Option<f64>,
+    /// Windows that each tensor is measured on for --size and --bpw [default: 4]
+    #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub probe_chunks: Option<u32>,
+}
+
+/// The calibration text, and what is made of it: as `quantize` and `compare` take it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Calibration")]
+pub struct CalibrationTextArgs {
+    /// A text that is run through the model: like what the model will be used for, and not what it will be measured by
+    #[arg(long, value_name = "TEXT")]
+    pub calibrate: Option<PathBuf>,
     /// Only the first windows of the text [default: 128]
     #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(1..))]
     pub calibrate_chunks: Option<u32>,
     /// Tokens of a window [default: 512, or what the model's context has]
     #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(8..))]
     pub calibrate_ctx: Option<u32>,
-    /// Windows that each tensor is measured on for --size and --bpw [default: 4]
-    #[arg(long, value_name = "N", requires = "calibrate", value_parser = clap::value_parser!(u32).range(1..))]
-    pub probe_chunks: Option<u32>,
     /// Whether each layer is calibrated by what the rounded layers before it give [default: on with gptq]
     #[arg(long, value_name = "on|off", requires = "calibrate")]
     pub sequential: Option<Switch>,
@@ -106,7 +115,8 @@ pub struct CalibrationArgs {
     /// For smooth: how much of the difficulty moves from activations to weights, 0 to 1 [default: 0.5]
     #[arg(long, value_name = "ALPHA", requires = "calibrate")]
     pub smooth_alpha: Option<f32>,
-    /// Memory for the statistics of layers, where that can be chosen [default: 2GiB]
+    /// Memory for what is gathered, for rounding by it, and for the rounded layers that later ones are calibrated by; of
+    /// these, what has no room lies in scratch files beside the output [default: 2GiB, or the least that will do]
     #[arg(long, value_name = "SIZE", requires = "calibrate")]
     pub calibrate_memory: Option<String>,
 }
