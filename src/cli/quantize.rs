@@ -243,7 +243,7 @@ fn open(
 }
 
 /// Whether a folder looks like a model; where it does not, what to name instead.
-fn has_config(folder: &Path) -> Result<(), Failure> {
+pub(super) fn has_config(folder: &Path) -> Result<(), Failure> {
     if folder.join("config.json").exists() {
         return Ok(());
     }

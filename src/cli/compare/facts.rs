@@ -18,6 +18,8 @@ pub(super) struct Facts {
     pub(super) machine: Machine,
     /// By what text.
     pub(super) text: TextFacts,
+    /// What calibrated files were calibrated on; none where there are none.
+    pub(super) calibration: Option<CalibrationFacts>,
     /// The format of the K and of the V cache where nothing else is said.
     pub(super) cache: [String; 2],
     /// The most likely tokens of each prediction that divergences are made of.
@@ -53,6 +55,16 @@ pub(super) struct TextFacts {
     pub(super) scored_tokens: usize,
 }
 
+/// The calibration text.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct CalibrationFacts {
+    pub(super) name: String,
+    pub(super) ctx: usize,
+    pub(super) windows: usize,
+    /// Whether it is the text that is scored, too.
+    pub(super) scored_too: bool,
+}
+
 /// A model file.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Entry {
@@ -60,7 +72,8 @@ pub(super) struct Entry {
     pub(super) label: String,
     /// Its file type.
     pub(super) format: String,
-    /// How it was rounded: `source`, `nearest`, `imatrix`, or `file` for one that was there.
+    /// How it was rounded, as the file says it (`nearest`, `imatrix`, `gptq`, `awq+gptq`); `source`, or `file` for one that was
+    /// there.
     pub(super) method: String,
     /// Its size.
     pub(super) bytes: u64,
@@ -77,13 +90,18 @@ pub(super) struct Entry {
     pub(super) speed: Vec<Speed>,
     /// What 8-bit activations alone cost it.
     pub(super) activations: Option<Activations>,
-    /// What became of its tensors.
+    /// What became of its tensors; nothing where their channels were scaled, which makes them other tensors.
     pub(super) tensors: Vec<TensorFacts>,
     /// The same by layers.
     pub(super) layers: Vec<LayerFacts>,
 }
 
 impl Entry {
+    /// Whether channels were scaled, so that its tensors cannot be held against the source's one by one.
+    pub(super) fn is_scaled(&self) -> bool {
+        self.method.split('+').any(|method| method == "awq" || method == "smooth")
+    }
+
     /// The loss of perplexity against another's, as a ratio: 0.01 is 1 % more.
     pub(super) fn loss(&self, source: &Entry) -> f64 {
         self.perplexity / source.perplexity - 1.0

@@ -39,11 +39,20 @@ fn section(title: &str, content: &str) -> String {
 fn about(facts: &Facts) -> String {
     let (t, m) = (&facts.text, &facts.machine);
     let exact = if m.cpu_exact { ", float activations" } else { "" };
+    let calibrated = facts.calibration.as_ref().map_or_else(String::new, |c| {
+        let same = "; <strong>it is the text that they are scored by, so their figures flatter them</strong>";
+        let same = if c.scored_too { same } else { "" };
+        let name = escape(&c.name);
+        format!(
+            "<p class=\"soft\">Calibrated files were calibrated on {name} ({} windows of {} tokens){same}.</p>",
+            c.windows, c.ctx
+        )
+    });
     let [k, v] = &facts.cache;
     let cache = if k == v { k.clone() } else { format!("K {k}, V {v}") };
     format!(
         "<p class=\"soft\">Scored by {} ({} windows of {} tokens, {} tokens scored); cache {cache}{exact}; {} kernels, {} threads \
-         ({} for prompts); chaski {}, {}. The raw figures are in the JSON file beside this one.</p>",
+         ({} for prompts); chaski {}, {}. The raw figures are in the JSON file beside this one.</p>{calibrated}",
         escape(&t.name),
         t.windows,
         t.ctx,
@@ -129,6 +138,7 @@ fn figures(facts: &Facts) -> String {
             or(d.map(|d| format!("{:.2} %", d.top_probability_rms.value * 100.0))),
             rate("pp"),
             rate("tg"),
+            or(e.quantize_seconds.map(|s| format!("{s:.1} s"))),
         ]
     };
     let test = |kind: &str| speed(&facts.source, kind).map_or_else(|| kind.to_owned(), |s| s.test.clone());
@@ -149,6 +159,7 @@ fn figures(facts: &Facts) -> String {
         "&Delta;p top",
         pp.as_str(),
         tg.as_str(),
+        "Made in",
     ];
     rows("", &heads, &all(facts).map(row).collect::<Vec<_>>())
 }
@@ -186,16 +197,17 @@ fn by_size(
         let tip = format!("{}: {}, {y:.5}", e.label, size(e.bytes));
         let point = Point { x: e.bytes as f64 / scale, y, label, tip };
         let method = match e.method.as_str() {
-            "nearest" => "rounded",
-            "imatrix" => "rounded with an importance matrix",
-            "file" => "a file that was there",
-            other => other,
+            "source" => "source".to_owned(),
+            "nearest" => "rounded".to_owned(),
+            "imatrix" => "rounded with an importance matrix".to_owned(),
+            "file" => "a file that was there".to_owned(),
+            other => format!("rounded by {}", other.replace('+', ", ")),
         };
         if let Some(s) = series.iter_mut().find(|s| s.name == method) {
             s.points.push(point);
         } else {
             let number = series.len();
-            series.push(Series { name: method.to_owned(), number, points: vec![point], line: true });
+            series.push(Series { name: method, number, points: vec![point], line: true });
         }
     }
     for s in &mut series {
@@ -424,6 +436,16 @@ fn tensors(facts: &Facts) -> String {
         "<p>Measures of the difference between weights before and after. The tensors that lost most; all of them are in the JSON \
          file.</p>\n",
     );
+    let scaled: Vec<String> =
+        facts.entries.iter().filter(|e| e.is_scaled()).map(|e| escape(&e.label)).collect();
+    if !scaled.is_empty() {
+        let _ = write!(
+            html,
+            "<p>Not of {}: scales of their channels are folded from tensor to tensor, so that these cannot be held against the \
+             source's one by one.</p>\n",
+            scaled.join(" and ")
+        );
+    }
     for e in &facts.entries {
         let mut worst: Vec<_> = e.tensors.iter().filter_map(|t| Some((t.measures.snr_db?, t))).collect();
         worst.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -457,6 +479,11 @@ fn tensors(facts: &Facts) -> String {
 }
 
 const DEFINITIONS: &str = "<dl>
+<dt>Ways of rounding</dt><dd>Without more, the scales of each block are searched for the least error of its weights. imatrix: each squared \
+error is weighted by the mean square of the activations that meet its column. gptq: columns are rounded one after another, each error made \
+good by those not yet rounded, as second moments of the activations of a calibration text tell. awq: channels that meet strong \
+activations are scaled up before they are rounded; smooth: channels are scaled so that activations are even; the scales are folded into \
+what comes before.</dd>
 <dt>Perplexity</dt><dd>exp of the mean of &minus;ln p(token) over the scored tokens, by llama.cpp's definition: windows of the text, the \
 second half of each scored. &plusmn; is the standard error of the mean, times the perplexity.</dd>
 <dt>Loss</dt><dd>PPL / PPL(source) &minus; 1. Its &plusmn; is the standard error of the mean of the paired differences of ln p, so it is far \

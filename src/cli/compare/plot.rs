@@ -5,15 +5,18 @@ use std::fmt::Write as _;
 
 /// The size in units of the drawing; the page scales it.
 const SIZE: (f64, f64) = (440.0, 300.0);
-/// Room at the left and at the bottom for the numbers of the axes.
-const LEFT: f64 = 54.0;
-const BOTTOM: f64 = 40.0;
+/// Room at the left for the title of the axis, and between the numbers and the axis.
+const TITLE: f64 = 20.0;
+const GAP: f64 = 6.0;
+/// Room at the bottom for the numbers and the title.
+const BOTTOM: f64 = 42.0;
 const TOP: f64 = 12.0;
 /// Room at the right, at least, and at most where lines are named at their ends.
-const RIGHT: (f64, f64) = (16.0, 150.0);
-/// The height of a line of text, and the width of a letter on the average.
-const LINE: f64 = 12.0;
-const LETTER: f64 = 6.0;
+const RIGHT: (f64, f64) = (22.0, 150.0);
+/// The height of a line of text, the width of a letter on the average, and that of a digit in wide fonts.
+const LINE: f64 = 13.0;
+const LETTER: f64 = 6.6;
+const DIGIT: f64 = 7.7;
 /// Colours that the page has.
 const HUES: usize = 8;
 
@@ -61,12 +64,15 @@ impl Axis {
         let mut ticks = Vec::new();
         let every = ((to - from) / 6 + 1) as usize;
         for power in (from..=to).step_by(every) {
-            let digits = (-power).max(0) as usize;
-            for factor in [1.0, 2.0, 5.0] {
-                let value = factor * 10f64.powi(power);
+            for factor in [1u8, 2, 5] {
+                let value = f64::from(factor) * 10f64.powi(power);
                 // Between powers of ten only where there are few of them.
-                if factor == 1.0 || to - from <= 2 && power < to {
-                    ticks.push((value, format!("{value:.digits$}")));
+                if factor == 1 || to - from <= 2 && power < to {
+                    let digits = (-power).max(0) as usize;
+                    let plain = power >= -4 && power < 6;
+                    let text =
+                        if plain { format!("{value:.digits$}") } else { format!("{factor}e{power}") };
+                    ticks.push((value, text));
                 }
             }
         }
@@ -146,8 +152,10 @@ impl Plot {
         let longest = self.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
         let right =
             if self.names { (LETTER * longest as f64 + 14.0).clamp(RIGHT.0, RIGHT.1) } else { RIGHT.0 };
-        let (width, height) = (SIZE.0 - LEFT - right, SIZE.1 - TOP - BOTTOM);
-        let x = |v: f64| self.x.place(v).map(|at| LEFT + at * width);
+        let numbers = self.y.ticks.iter().map(|(_, text)| text.chars().count()).max().unwrap_or(0);
+        let left = TITLE + DIGIT * numbers as f64 + GAP;
+        let (width, height) = (SIZE.0 - left - right, SIZE.1 - TOP - BOTTOM);
+        let x = |v: f64| self.x.place(v).map(|at| left + at * width);
         let y = |v: f64| self.y.place(v).map(|at| TOP + (1.0 - at) * height);
         let mut svg = format!(
             "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
@@ -161,26 +169,26 @@ impl Plot {
                 let _ = write!(
                     svg,
                     "<text class=\"mid\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
-                    TOP + height + 15.0,
+                    TOP + height + 16.0,
                     escape(text)
                 );
             }
         }
         for (value, text) in &self.y.ticks {
             if let Some(y) = y(*value) {
-                let _ = write!(svg, "<path class=\"grid\" d=\"M{LEFT} {y:.1}h{width}\"/>");
+                let _ = write!(svg, "<path class=\"grid\" d=\"M{left:.1} {y:.1}h{width:.1}\"/>");
                 let _ = write!(
                     svg,
                     "<text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                    LEFT - 6.0,
+                    left - GAP,
                     y + 4.0,
                     escape(text)
                 );
             }
         }
         let title = |x: f64, y: f64| format!("<text class=\"mid title\" x=\"{x:.1}\" y=\"{y:.1}\"");
-        let _ = write!(svg, "{}>{}</text>", title(LEFT + width / 2.0, SIZE.1 - 6.0), escape(&self.x.title));
-        let (tx, ty) = (11.0, TOP + height / 2.0);
+        let _ = write!(svg, "{}>{}</text>", title(left + width / 2.0, SIZE.1 - 6.0), escape(&self.x.title));
+        let (tx, ty) = (13.0, TOP + height / 2.0);
         let _ = write!(
             svg,
             "{} transform=\"rotate(-90 {tx} {ty:.1})\">{}</text>",
@@ -191,11 +199,12 @@ impl Plot {
         if let Some((value, name)) = &self.level
             && let Some(y) = y(*value)
         {
-            let _ = write!(svg, "<path class=\"level\" d=\"M{LEFT} {y:.1}h{width}\"/>");
-            let at = LEFT + width - 4.0;
+            let _ = write!(svg, "<path class=\"level\" d=\"M{left:.1} {y:.1}h{width:.1}\"/>");
+            // At the left end: small files lose most, and lie far above.
+            let at = left + 4.0;
             let _ =
-                write!(svg, "<text class=\"end\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>", y - 4.0, escape(name));
-            taken.push((at - LETTER * name.chars().count() as f64, y - 4.0 - LINE, at, y));
+                write!(svg, "<text class=\"name\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>", y - 4.0, escape(name));
+            taken.push((at, y - 4.0 - LINE, at + LETTER * name.chars().count() as f64, y));
         }
         let placed: Vec<Placed<'_>> = self
             .series
@@ -228,12 +237,12 @@ impl Plot {
         }
         for (x, y, point) in placed.iter().flat_map(|(_, points)| points) {
             if !point.label.is_empty() {
-                let bounds = (LEFT, TOP - 8.0, LEFT + width + right, TOP + height);
+                let bounds = (left, TOP - 8.0, left + width + right, TOP + height);
                 svg += &label(&point.label, (*x, *y), bounds, &mut taken);
             }
         }
         if self.names {
-            svg += &names(&placed, LEFT + width + 8.0, (TOP, TOP + height));
+            svg += &names(&placed, left + width + 8.0, (TOP, TOP + height));
         }
         svg + "</svg>"
     }

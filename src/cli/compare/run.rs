@@ -1,27 +1,27 @@
 //! The measurements, one after another.
 
-use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use chaski_gguf::{Gguf, OwnedValue, Writer, keys};
-use clap::Parser;
 use tempfile::TempDir;
 
 use super::facts::{
-    Activations, CacheMemory, CacheQuality, Entry, Facts, Machine, Speed, TextFacts, of_tensors,
+    Activations, CacheMemory, CacheQuality, CalibrationFacts, Entry, Facts, Machine, Speed, TextFacts,
+    of_tensors,
 };
+use super::make::Maker;
 use super::wanted::{Origin, Wanted};
-use super::{percent, size};
-use crate::cli::args::{Cli, Command, CompareArgs};
-use crate::cli::exit::{Exit, Failure};
+use super::{interrupted, percent, size};
+use crate::cli::args::CompareArgs;
+use crate::cli::exit::Failure;
 use crate::cli::options::EngineOptions;
 use crate::cli::output::Terminal;
 use crate::cli::source::ModelSource;
 use crate::cli::text::{self, Measured};
-use crate::cli::{bench as bench_command, interrupt, load, progress, quantize, talk};
+use crate::cli::{bench as bench_command, interrupt, load, progress, talk};
 use crate::engine::{Engine, kv_bytes};
 use crate::kv::KvFormat;
 use crate::measure::bench::{self, Kind, Test};
@@ -39,7 +39,7 @@ const GENERATED: usize = 32;
 pub(super) struct Comparison<'a> {
     args: &'a CompareArgs,
     options: &'a EngineOptions,
-    source: ModelSource,
+    maker: Maker,
     terminal: Terminal,
     /// Where files lie for a while; goes with this value.
     scratch: TempDir,
@@ -48,40 +48,40 @@ pub(super) struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// Load the source, read the text, make the scratch folder.
+    /// Load the source, read the text, make the folder of files that are kept.
     ///
     /// # Errors
     /// The source cannot be run, the text does not fill a window, the folder cannot be made.
     pub(super) fn new(
         args: &'a CompareArgs,
         options: &'a EngineOptions,
-        source: ModelSource,
+        maker: Maker,
+        scratch: TempDir,
         terminal: Terminal,
     ) -> anyhow::Result<Comparison<'a>> {
-        let engine = load::load(&source, options, text::window(options), load::Wanted::Every)?;
-        let tokenizer = talk::tokenizer(&source, &engine)?;
+        let engine = load::load(&maker.source, options, text::window(options), load::Wanted::Every)?;
+        let tokenizer = talk::tokenizer(&maker.source, &engine)?;
         let most = (args.chunks > 0).then_some(args.chunks as usize);
         let text = Measured::read(&args.file, &tokenizer, engine.options().n_ctx, most)?;
-        let folder = match args.out.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let cannot = |what: &Path| Failure::failed(format!("cannot make a folder in {}", what.display()));
         if let Some(keep) = &args.keep {
-            std::fs::create_dir_all(keep).map_err(|error| cannot(keep).because(error))?;
+            let cannot = || Failure::failed(format!("cannot make a folder in {}", keep.display()));
+            std::fs::create_dir_all(keep).map_err(|error| cannot().because(error))?;
         }
-        let scratch = tempfile::Builder::new().prefix(".chaski-compare-").tempdir_in(folder);
-        let scratch = scratch.map_err(|error| cannot(folder).because(error))?;
-        Ok(Comparison { args, options, source, terminal, scratch, engine, text })
+        Ok(Comparison { args, options, maker, terminal, scratch, engine, text })
     }
 
     /// Measure everything. Where the user interrupts, that is an error.
-    pub(super) fn run(mut self, wanted: &[Wanted], pairs: &[(KvFormat, KvFormat)]) -> anyhow::Result<Facts> {
+    pub(super) fn run(
+        mut self,
+        wanted: &[Wanted],
+        pairs: &[(KvFormat, KvFormat)],
+        calibration: Option<CalibrationFacts>,
+    ) -> anyhow::Result<Facts> {
         let kept: Vec<Option<PathBuf>> = wanted.iter().map(|w| self.kept(w)).collect::<Result<_, _>>()?;
         let model = self.engine.model().clone();
-        let about = self.about(&model, &self.source);
+        let about = self.about(&model, &self.maker.source);
         let base = self.scratch.path().join("base");
-        let mut source = entry("source", "source", model.file(), &self.source);
+        let mut source = entry("source", "source", model.file(), &self.maker.source);
         let (found, header) = self.save_base(&about, &base, "the source")?;
         source.set(&found, None);
         source.speed = self.speed()?;
@@ -117,6 +117,7 @@ impl<'a> Comparison<'a> {
                 windows,
                 scored_tokens: windows * text.scored(),
             },
+            calibration,
             cache: [with.kv.k.name().to_owned(), with.kv.v.name().to_owned()],
             kl_top: header.top,
             source,
@@ -138,9 +139,7 @@ impl<'a> Comparison<'a> {
     /// Where a file is to be kept; none where it is not.
     fn kept(&self, wanted: &Wanted) -> Result<Option<PathBuf>, Failure> {
         let (Some(folder), Origin::Made { .. }) = (&self.args.keep, &wanted.origin) else { return Ok(None) };
-        let stem =
-            self.source.path().and_then(Path::file_stem).map_or("model".into(), |s| s.to_string_lossy());
-        let path = folder.join(format!("{stem}-{}.gguf", wanted.label));
+        let path = folder.join(format!("{}-{}.gguf", self.maker.stem, wanted.label));
         if path.exists() {
             return Err(Failure::usage(format!("--keep: {} is there already", path.display())));
         }
@@ -158,12 +157,13 @@ impl<'a> Comparison<'a> {
         header: &Header,
     ) -> anyhow::Result<Entry> {
         let scratch = self.scratch.path().join("model.gguf");
-        let (path, method, seconds) = match &wanted.origin {
-            Origin::File(path) => (path.clone(), "file", None),
-            Origin::Made { method, words } => {
+        let (path, seconds) = match &wanted.origin {
+            Origin::File(path) => (path.clone(), None),
+            Origin::Made { file_type, flags } => {
+                tracing::info!("{}: being made", wanted.label);
                 let begin = Instant::now();
-                self.quantize(words, &scratch)?;
-                (scratch.clone(), method.as_str(), Some(begin.elapsed().as_secs_f64()))
+                self.maker.make(*file_type, flags, &scratch)?;
+                (scratch.clone(), Some(begin.elapsed().as_secs_f64()))
             }
         };
         let of_file = ModelSource::File(path);
@@ -171,6 +171,8 @@ impl<'a> Comparison<'a> {
         let model = self.engine.model().clone();
         let own = self.about(&model, &of_file);
         header.check(&own, &self.text.text()).map_err(|error| of_file.named(error))?;
+        let said = model.file().get(keys::CHASKI_QUANTIZE_METHOD).and_then(|v| v.as_str());
+        let method = if seconds.is_some() { said.unwrap_or("nearest") } else { "file" };
         let mut entry = entry(&wanted.label, method, model.file(), &of_file);
         entry.quantize_seconds = seconds;
         let (found, divergence) = self.divergence(base, &wanted.label)?;
@@ -179,7 +181,9 @@ impl<'a> Comparison<'a> {
         if self.args.activations {
             entry.activations = Some(self.activations(about)?);
         }
-        (entry.tensors, entry.layers) = self.tensors(&wanted.label, model.file(), &of_file)?;
+        if !entry.is_scaled() {
+            (entry.tensors, entry.layers) = self.tensors(&wanted.label, model.file(), &of_file)?;
+        }
         if let Some(kept) = kept {
             keep(&of_file.open(true, &[])?, kept, &entry, source, &self.text)?;
         }
@@ -188,21 +192,6 @@ impl<'a> Comparison<'a> {
             let _ = std::fs::remove_file(&scratch);
         }
         Ok(entry)
-    }
-
-    /// Make a file, by the very command that makes such files.
-    fn quantize(&self, words: &[String], path: &Path) -> anyhow::Result<()> {
-        let threads = format!("--threads={}", self.options.threads_batch);
-        let line = ["chaski", "quantize"].map(OsStr::new).into_iter();
-        let line = line.chain([self.args.source.as_os_str(), path.as_os_str()]);
-        let line = line.chain(words.iter().map(OsStr::new)).chain([OsStr::new(&threads)]);
-        match Cli::try_parse_from(line)?.command {
-            Some(Command::Quantize(args)) => {
-                let made = quantize::run(&args, self.terminal);
-                if interrupt::requested() { Err(interrupted().into()) } else { made }
-            }
-            _ => Err(Failure::failed("no command line for `chaski quantize`").into()),
-        }
     }
 
     /// A bar over the windows of the text, and what watches a measurement over them.
@@ -328,7 +317,7 @@ impl<'a> Comparison<'a> {
         after: &Gguf,
         of_file: &ModelSource,
     ) -> anyhow::Result<(Vec<super::facts::TensorFacts>, Vec<super::facts::LayerFacts>)> {
-        let before = self.source.open(true, &[])?;
+        let before = self.maker.source.open(true, &[])?;
         let total: u64 = before.tensors().iter().map(chaski_gguf::TensorInfo::n_values).sum();
         let bar = progress::repetitions(self.terminal, &format!("{label}: weights"), total);
         let found = quant::differences(&before, after, self.options.threads_batch, &mut |done| {
@@ -343,10 +332,6 @@ impl<'a> Comparison<'a> {
 
 fn go_on() -> ControlFlow<()> {
     if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-}
-
-fn interrupted() -> Failure {
-    Failure::new(Exit::Interrupted, "interrupted; no report was written")
 }
 
 /// What is known of a file without running it.
