@@ -12,7 +12,7 @@ use std::sync::Arc;
 use chaski::engine::Engine;
 use chaski::kv::KvFormat;
 use chaski::model::{KvChoice, Model, RopeOptions};
-use chaski::quant::calibrated::{Calibrated, Effort, Settings, Text};
+use chaski::quant::calibrated::{self, Calibrated, Effort, Memory, Settings, Text};
 use chaski::quant::{self, FileType, Job, Outcome, Plan, PlanOptions, QuantError, size};
 use chaski_gguf::{Format, Gguf};
 use common::tiny::{Tiny, decode, ids, nmse, options, sequence};
@@ -224,6 +224,63 @@ fn source_values(plan: &Plan) -> u64 {
 }
 
 #[test]
+fn less_memory_gives_the_same_bytes_by_way_of_the_disk() {
+    // A first layer after which there is more than one: what is rounded of it serves those behind it.
+    let source = Arc::new(Tiny::new("llama", false, Format::F16, false).unwrap().file());
+    let plan = plan(&source, FileType::Q3_K_S);
+    let settings = Settings { sequential: true, ..PLAIN };
+    let (plenty, tight) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let of =
+        |budget: u64| Memory::new(&source, &Settings { budget, ..settings.clone() }, &plan.tensors, 32, true);
+    let memory = of(settings.budget);
+    let layer = |t: &quant::Planned| t.name.starts_with("blk.0.") && t.from != t.to;
+    let head = |t: &quant::Planned| t.name == "output.weight";
+    let expected: u64 = plan.tensors.iter().filter(|t| layer(t) || head(t)).map(|t| t.bytes.0).sum();
+    assert_eq!((memory.rounded, memory.kept, memory.scratch()), (expected, expected, 0));
+    // Room for some of the rounded tensors, and for none.
+    let budgets = [memory.least() + expected / 2, memory.least()];
+    let whole = plenty.path().join("out.gguf");
+    carry_out(&source, &plan, &settings, &whole, &mut |_| false);
+    for budget in budgets {
+        let memory = of(budget);
+        assert_eq!((memory.total(), memory.kept + memory.scratch()), (budget, expected));
+        let out = tight.path().join(format!("{budget}.gguf"));
+        carry_out(&source, &plan, &Settings { budget, ..settings.clone() }, &out, &mut |_| false);
+        assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "{budget}");
+    }
+    let left: Vec<_> = fs::read_dir(tight.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_some_and(|e| e == "gguf")), "{left:?}");
+    // What is not enough is told with what would be.
+    let too_little = Settings { budget: memory.least() - 1, ..settings };
+    let told = calibrated::check(&source, "llama", &too_little, &text(2), &plan.tensors, true).unwrap_err();
+    assert!(matches!(told, QuantError::Memory { memory: needs, .. } if needs.least() == memory.least()));
+}
+
+#[test]
+fn what_calibration_takes_is_told_before_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = common::tiny_llama().write(folder.path(), "source.gguf");
+    let (out, words) = (folder.path().join("out.gguf"), folder.path().join("words.txt"));
+    fs::write(&words, "hello abc ab hello ".repeat(40)).unwrap();
+    let fixed = ["quantize", arg(&source), arg(&out), "Q4_0", "--method", "gptq", "--calibrate", arg(&words)];
+    let with = |more: &[&str]| run(&[&fixed, &["--calibrate-ctx", "32", "--dry-run"], more].concat());
+    let sequential = with(&[]);
+    assert_eq!(sequential.code, Some(0), "{sequential:?}");
+    for words in ["calibrating by gptq on", "statistics of a layer", "rounded layers", "two engines"] {
+        assert!(sequential.stderr.contains(words), "{words}: {sequential:?}");
+    }
+    let one = with(&["--sequential", "off"]);
+    assert!(one.code == Some(0) && one.stderr.contains("one engine"), "{one:?}");
+    assert!(!one.stderr.contains("rounded layers"), "{one:?}");
+    // 64 columns: 32 KiB of moments and as much again to round by them, and the values of the largest matrix.
+    let disk = with(&["--calibrate-memory", "300KiB"]);
+    assert!(disk.code == Some(0) && disk.stderr.contains("lie in scratch files"), "{disk:?}");
+    let refused = with(&["--calibrate-memory", "1KiB"]);
+    assert!(refused.code == Some(4) && refused.stderr.contains("--calibrate-memory"), "{refused:?}");
+    assert!(!out.exists());
+}
+
+#[test]
 fn what_cannot_be_calibrated_is_told() {
     let source = Arc::new(Tiny::new("llama", false, Format::F16, false).unwrap().file());
     let plan = plan(&source, FileType::Q4_K_M);
@@ -273,6 +330,17 @@ fn flags_that_mean_nothing_together_are_refused() {
         (vec!["Q8_0", "--calibrate", arg(&words), "--method", "nearest,gptq"], "nearest"),
         (vec!["--calibrate", arg(&words), "--size", "five"], "--size five"),
         (vec!["--calibrate", arg(&words), "--size", "10"], "--size"),
+        (vec!["--calibrate", arg(&words), "--bpw", "90", "--calibrate-ctx", "32"], "at most (16.00 bits"),
+        (
+            vec!["--calibrate", arg(&words), "--bpw", "5", "--calibrate-chunks", "2", "--probe-chunks", "3"],
+            "--calibrate-chunks leaves only 2",
+        ),
+        (
+            vec!["F16", "--calibrate", arg(&words), "--method", "gptq", "--calibrate-ctx", "32"],
+            "has no effect",
+        ),
+        (vec!["Q8_0", "--calibrate", arg(&source), "--method", "gptq"], "is no text"),
+        (vec!["--calibrate", arg(&words), "--bpw", "5", "--calibrate-memory", "1GiB"], "--calibrate-memory"),
         (vec!["--size", "100000"], "--calibrate"),
         (vec!["Q8_0", "--calibrate", arg(&words), "--method", "gptq", "--damping=-1"], "--damping"),
     ] {

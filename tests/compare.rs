@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use chaski_gguf::{Gguf, keys};
+use common::hf::{Folder, importable};
 use common::{Run, arg, run, tiny_llama};
 use serde_json::Value;
 
@@ -171,6 +172,112 @@ fn an_importance_matrix_makes_a_format_of_its_own() {
 }
 
 #[test]
+fn calibrated_ways_of_rounding_are_those_of_quantize() {
+    let case = Case::new();
+    let words = case.path("words.txt");
+    fs::write(&words, "cab a bc hello ab abc hello a ".repeat(12)).unwrap();
+    let keep = case.path("kept");
+    let flags = ["--calibrate", arg(&words), "--calibrate-ctx", "32", "--damping", "0.05"];
+    let formats = ["Q4_0", "Q4_0+gptq", "q4_0+GPTQ,awq"];
+    let done = case.compare(&[&formats, &flags[..], &["--no-speed", "--keep", arg(&keep)]].concat());
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        done.stderr.contains("rounded layers") && !done.stderr.contains("the text that is scored"),
+        "{done:?}"
+    );
+    let facts = case.facts();
+    let of = |key: &str| -> Vec<&str> {
+        facts["entries"].as_array().unwrap().iter().map(|e| e[key].as_str().unwrap()).collect()
+    };
+    assert_eq!(of("label"), ["Q4_0", "Q4_0+gptq", "Q4_0+awq,gptq"]);
+    assert_eq!(of("method"), ["nearest", "gptq", "awq+gptq"]);
+    assert_eq!(facts["calibration"]["name"], "words.txt");
+    assert_eq!(
+        (&facts["calibration"]["ctx"], &facts["calibration"]["scored_too"]),
+        (&32.into(), &false.into())
+    );
+    let perplexity: Vec<f64> = (0..3).map(|i| facts["entries"][i]["perplexity"].as_f64().unwrap()).collect();
+    assert!(perplexity[0] != perplexity[1] && perplexity[1] != perplexity[2], "{perplexity:?}");
+    // Scaled tensors are other tensors: what they lost cannot be told one by one.
+    let tensors = |i: usize| facts["entries"][i]["tensors"].as_array().unwrap().len();
+    assert!(tensors(1) > 0 && tensors(2) == 0);
+    let html = fs::read_to_string(case.path("report.html")).unwrap();
+    check_page(&html);
+    for words in
+        ["Q4_0+awq,gptq", "rounded by awq, gptq", "Calibrated files were calibrated on words.txt", "Not of"]
+    {
+        assert!(html.contains(words), "{words}");
+    }
+    // The very bytes that the command by itself writes, and the file says how it was made.
+    let own = case.path("own.gguf");
+    let quantize = ["quantize", arg(&case.source), arg(&own), "Q4_0", "--method", "gptq,awq", "-q"];
+    assert_eq!(run(&[&quantize, &flags[..]].concat()).code, Some(0));
+    let (own, kept) =
+        (Gguf::open(&own).unwrap(), Gguf::open(keep.join("source-Q4_0+awq,gptq.gguf")).unwrap());
+    assert_eq!(kept.require_str(keys::CHASKI_QUANTIZE_METHOD).unwrap(), "awq+gptq");
+    for t in own.tensors() {
+        let bytes = |file: &Gguf| file.require_tensor(&t.name).unwrap().bytes.to_vec();
+        assert!(bytes(&own) == bytes(&kept), "{}", t.name);
+    }
+}
+
+#[test]
+fn a_text_that_is_calibrated_on_and_scored_is_told() {
+    let case = Case::new();
+    let text = arg(&case.text).to_owned();
+    let done = case.compare(&["Q4_0+smooth", "--calibrate", &text, "--calibrate-ctx", "32", "--no-speed"]);
+    assert!(done.code == Some(0) && done.stderr.contains("it is the text that is scored"), "{done:?}");
+    assert_eq!(case.facts()["calibration"]["scored_too"], true);
+    assert!(fs::read_to_string(case.path("report.html")).unwrap().contains("their figures flatter them"));
+}
+
+#[test]
+fn a_folder_of_safetensors_is_a_source() {
+    let case = Case::new();
+    let folder = case.path("model");
+    fs::create_dir(&folder).unwrap();
+    let no_model =
+        run(&["compare", arg(&folder), "Q8_0", "-f", arg(&case.text), "-o", arg(&case.path("r.html"))]);
+    assert!(
+        no_model.code == Some(3) && no_model.stderr.contains("a folder without config.json"),
+        "{no_model:?}"
+    );
+    Folder::of(&importable("llama", false, false)).write(&folder);
+    let words = [
+        "compare",
+        arg(&folder),
+        "Q8_0",
+        "Q4_0+gptq",
+        "-f",
+        arg(&case.text),
+        "-o",
+        arg(&case.path("report.html")),
+        "-c",
+        "32",
+        "--no-speed",
+        "--calibrate",
+        arg(&case.text),
+        "--calibrate-ctx",
+        "32",
+        "--keep",
+        arg(&case.path("kept")),
+    ];
+    let done = run(&words);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let facts = case.facts();
+    assert_eq!((&facts["model"], &facts["source"]["label"]), (&"model".into(), &"F32 (source)".into()));
+    assert_eq!(facts["entries"][1]["method"], "gptq");
+    assert!(facts["entries"][0]["divergence"]["kl"]["mean"]["value"].as_f64().unwrap() > 0.0);
+    assert_eq!(case.names(), ["kept", "model", "report.html", "report.json", "source.gguf", "text.txt"]);
+    let mut kept: Vec<_> = fs::read_dir(case.path("kept"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["model-Q4_0+gptq.gguf", "model-Q8_0.gguf"]);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_nothing_is_left_behind() {
     let case = Case::new();
     let out = arg(&case.path("report.html")).to_owned();
@@ -178,7 +285,32 @@ fn what_makes_no_sense_is_refused_and_nothing_is_left_behind() {
     let text = arg(&case.text).to_owned();
     let before = case.names();
     let cases: &[(&[&str], i32, &[&str])] = &[
-        (&["Q9_Z"], 2, &["Q9_Z is no file type and no file", "Q4_K_M"]),
+        (&["Q9_Z"], 2, &["Q9_Z is no file; Q9_Z is no file type", "Q4_K_M"]),
+        (&["q4km"], 2, &["is Q4_K_M meant?"]),
+        (&["Q9_Z+gptq"], 2, &["Q9_Z is no file type"]),
+        (&["/"], 2, &["is a folder"]),
+        (&["Q4_0+best"], 2, &["is no way of rounding; there are imatrix, smooth, awq, gptq"]),
+        (&["Q4_0+"], 2, &["is no way of rounding"]),
+        (&["Q4_0+gptq"], 2, &["needs a calibration text: --calibrate TEXT"]),
+        (&["Q4_0", "--calibrate", &text], 2, &["--calibrate has no effect"]),
+        (&["Q4_0", "--damping", "0.1"], 2, &["--calibrate"]),
+        (&["Q4_0+awq", "--calibrate", &text, "--damping", "0.1"], 2, &["--damping has no effect", "+gptq"]),
+        (&["Q4_0+gptq", "--calibrate", &text, "--smooth-alpha", "0.1"], 2, &["--smooth-alpha has no effect"]),
+        (&["Q4_0+gptq", "--calibrate", &text, "--damping=-1"], 2, &["--damping -1"]),
+        (&["Q4_0+gptq", "--calibrate", "nowhere.txt"], 3, &["cannot read nowhere.txt"]),
+        (&["Q4_0+gptq", "--calibrate", &source], 3, &["is no text"]),
+        (
+            &["Q4_0+gptq", "--calibrate", &text, "--calibrate-ctx", "3000"],
+            3,
+            &["Q4_0+gptq", "do not fill a window of 3000"],
+        ),
+        (
+            &["Q4_0+gptq", "--calibrate", &text, "--calibrate-ctx", "32", "--calibrate-memory", "1KiB"],
+            4,
+            &["--calibrate-memory", "1024 are too little"],
+        ),
+        (&["F16+gptq", "--calibrate", &text, "--calibrate-ctx", "32"], 2, &["--method gptq has no effect"]),
+        (&["Q4_0", "--pre-tokenizer", "qwen2"], 2, &["--pre-tokenizer is for folders"]),
         (&["Q4_0", "q4_0"], 2, &["named twice"]),
         (&["Q4_0", "--kv-types", "q9"], 2, &["--kv-types"]),
         (&["Q4_0", "--activations", "--cpu-exact"], 2, &["--activations has no effect"]),

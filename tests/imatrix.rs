@@ -103,6 +103,12 @@ fn the_command_writes_what_quantize_reads() {
     let done = run(&["quantize", arg(&source), arg(&out), "Q4_0", "--imatrix", arg(&matrix)]);
     assert_eq!(done.code, Some(0), "{done:?}");
 
+    // What cannot be written is refused before the text is run.
+    let over = run(&["imatrix", arg(&source), "-f", arg(&text), "-o", arg(&text), "-c", "32"]);
+    assert!(over.code == Some(2) && over.stderr.contains("is an input of this command"), "{over:?}");
+    let place = run(&["imatrix", arg(&source), "-f", arg(&text), "-o", arg(folder.path()), "-c", "32"]);
+    assert!(place.code == Some(2) && place.stderr.contains("is a folder"), "{place:?}");
+
     fs::write(&text, "hello").unwrap();
     let short = gather(&[]);
     assert!(short.code == Some(3) && short.stderr.contains("do not fill a window"), "{short:?}");

@@ -372,6 +372,30 @@ fn an_output_that_cannot_be_is_refused_before_the_first_byte() {
 }
 
 #[test]
+fn what_is_typed_wrongly_is_told_with_what_may_be_meant() {
+    let (folder, source) = model(Format::F32);
+    let (source, out) = (arg(&source), folder.path().join("out.gguf"));
+    let out = arg(&out);
+    fs::write(folder.path().join("imatrix.dat"), "x").unwrap();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&[source, out], 2, "which file type?"),
+        (&[source, "Q4_K_M"], 2, "which file is to be written?"),
+        (&[source, "Q4_K_M", out], 2, "the file to write is named before the file type"),
+        (&[source, out, "Q4KM"], 2, "(is Q4_K_M meant?)"),
+        (&[source, out, "Q4_K_M", "--imatrix", "nowhere.gguf"], 3, "nowhere.gguf: "),
+        (&[arg(folder.path()), out, "Q8_0"], 3, "without config.json"),
+        (&[arg(folder.path()), out, "Q8_0"], 3, "the GGUF file in it is"),
+    ];
+    for (words, code, says) in cases {
+        let done = run(&[&["quantize"], *words].concat());
+        assert!(done.code == Some(*code) && done.stderr.contains(says), "{words:?}: {done:?}");
+    }
+    assert_eq!(names(folder.path()), ["imatrix.dat", "source.gguf"]);
+    let same = run(&["quantize", source, out, "F32"]);
+    assert!(same.code == Some(0) && same.stderr.contains("no tensor changes its format"), "{same:?}");
+}
+
+#[test]
 fn a_split_set_becomes_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = Tiny::new("llama", false, Format::F32, false).unwrap();
@@ -465,6 +489,9 @@ fn importances_are_read_used_and_told_in_the_file() {
     );
     imatrix(256).save(&path).unwrap();
     assert_eq!(Imatrix::open(&path).unwrap(), imatrix(256));
+    // Where there is no choice to be made, importances have no say, and that is told.
+    let unused = run(&["quantize", arg(&source), arg(&weighted), "Q8_0", "--imatrix", arg(&path)]);
+    assert!(unused.code == Some(2) && unused.stderr.contains("--imatrix has no effect"), "{unused:?}");
     assert_eq!(run(&["quantize", arg(&source), arg(&plain), "Q4_K_S"]).code, Some(0));
     let done = run(&["quantize", arg(&source), arg(&weighted), "Q4_K_S", "--imatrix", arg(&path)]);
     assert_eq!(done.code, Some(0), "{done:?}");

@@ -128,7 +128,11 @@ impl Wanted {
             activation_aware: has(Method::Awq),
             smooth: has(Method::Smooth).then_some(alpha),
             sequential: typed.sequential.map_or(has(Method::Gptq), |switch| switch == Switch::On),
-            effort: Effort { damping, sweeps: typed.sweeps.map_or(default.sweeps, |n| n as usize), ..default },
+            effort: Effort {
+                damping,
+                sweeps: typed.sweeps.map_or(default.sweeps, |n| n as usize),
+                ..default
+            },
             budget: 0,
         };
         let memory = typed.calibrate_memory.as_deref();
@@ -338,9 +342,7 @@ impl Calibration {
         file_bytes: &dyn Fn(&Plan) -> anyhow::Result<u64>,
     ) -> anyhow::Result<u64> {
         Ok(match self.wanted.size {
-            Some(Size::Bytes(_)) => {
-                size.saturating_sub(file_bytes(plan)?.saturating_sub(plan.bytes().1))
-            }
+            Some(Size::Bytes(_)) => size.saturating_sub(file_bytes(plan)?.saturating_sub(plan.bytes().1)),
             _ => size,
         })
     }

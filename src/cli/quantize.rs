@@ -196,8 +196,9 @@ impl Prepared {
             }
             Outcome::Stopped { tensors } => {
                 let all = plan.tensors.len();
-                let text =
-                    format!("interrupted after {tensors} of {all} tensors; the same command takes it up there");
+                let text = format!(
+                    "interrupted after {tensors} of {all} tensors; the same command takes it up there"
+                );
                 Err(Failure::new(Exit::Interrupted, text).into())
             }
         }

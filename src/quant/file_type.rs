@@ -99,8 +99,10 @@ impl FileType {
             Self::ALL.iter().map(|t| t.name()).filter(|name| like(&plain(name))).collect()
         };
         let same = of(&|name| name == typed);
-        let meant = if same.is_empty() && typed.len() > 1 { of(&|name| name.starts_with(&typed)) } else { same };
-        let hint = if meant.is_empty() { String::new() } else { format!(" (is {} meant?)", meant.join(" or ")) };
+        let meant =
+            if same.is_empty() && typed.len() > 1 { of(&|name| name.starts_with(&typed)) } else { same };
+        let hint =
+            if meant.is_empty() { String::new() } else { format!(" (is {} meant?)", meant.join(" or ")) };
         format!("{name} is no file type{hint}; there are {}", of(&|_| true).join(", "))
     }
 }
@@ -122,7 +124,9 @@ mod tests {
         }
         assert_eq!(FileType::parse("q4_k"), Some(FileType::Q4_K_M));
         assert_eq!(FileType::parse("Q4_K_X"), None);
-        assert!(FileType::unknown("q4km").starts_with("q4km is no file type (is Q4_K_M meant?); there are F32,"));
+        assert!(
+            FileType::unknown("q4km").starts_with("q4km is no file type (is Q4_K_M meant?); there are F32,")
+        );
         assert!(FileType::unknown("Q5_K_").contains("(is Q5_K_S or Q5_K_M meant?)"));
         assert!(FileType::unknown("out.gguf").starts_with("out.gguf is no file type; there are"));
         let mut ids: Vec<u32> = FileType::ALL.iter().filter_map(|t| t.id()).collect();

@@ -84,9 +84,8 @@ pub fn check(plan: &Plan, bytes: u64) -> Result<(), QuantError> {
         (sizes.iter().min().copied().unwrap_or(0), sizes.iter().max().copied().unwrap_or(0))
     };
     let ranges = plan.tensors.iter().map(range);
-    let (least, most) = ranges.fold((0u64, 0u64), |sum, (least, most)| {
-        (sum.0.saturating_add(least), sum.1.saturating_add(most))
-    });
+    let (least, most) = ranges
+        .fold((0u64, 0u64), |sum, (least, most)| (sum.0.saturating_add(least), sum.1.saturating_add(most)));
     within(plan, bytes, least, most)
 }
 

@@ -77,7 +77,13 @@ pub struct CalibrationArgs {
     pub text: CalibrationTextArgs,
     /// How matrices are rounded, several with commas: nearest; gptq (each error is pushed to the columns not yet rounded);
     /// awq (channels are scaled by how strong they are); smooth (channels are scaled so that activations are even)
-    #[arg(long, value_name = "METHODS", value_delimiter = ',', default_value = "nearest", ignore_case = true)]
+    #[arg(
+        long,
+        value_name = "METHODS",
+        value_delimiter = ',',
+        default_value = "nearest",
+        ignore_case = true
+    )]
     pub method: Vec<Method>,
     /// The size of the file, such as 5.5GiB or 3310944: the format of each tensor is chosen by how much it matters
     #[arg(long, value_name = "SIZE", requires = "calibrate", conflicts_with_all = ["bpw", "pure"])]

@@ -70,8 +70,7 @@ impl Axis {
                 if factor == 1 || to - from <= 2 && power < to {
                     let digits = (-power).max(0) as usize;
                     let plain = power >= -4 && power < 6;
-                    let text =
-                        if plain { format!("{value:.digits$}") } else { format!("{factor}e{power}") };
+                    let text = if plain { format!("{value:.digits$}") } else { format!("{factor}e{power}") };
                     ticks.push((value, text));
                 }
             }
@@ -202,8 +201,12 @@ impl Plot {
             let _ = write!(svg, "<path class=\"level\" d=\"M{left:.1} {y:.1}h{width:.1}\"/>");
             // At the left end: small files lose most, and lie far above.
             let at = left + 4.0;
-            let _ =
-                write!(svg, "<text class=\"name\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>", y - 4.0, escape(name));
+            let _ = write!(
+                svg,
+                "<text class=\"name\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>",
+                y - 4.0,
+                escape(name)
+            );
             taken.push((at, y - 4.0 - LINE, at + LETTER * name.chars().count() as f64, y));
         }
         let placed: Vec<Placed<'_>> = self
@@ -374,6 +377,28 @@ mod tests {
         for odd in [&[f64::NAN][..], &[], &[f64::INFINITY, 1.0], &[0.0, 0.0], &[1e300, -1e300]] {
             assert!(Axis::linear("", odd, true).ticks.len() <= 21);
             assert!(Axis::log("", odd).ticks.len() <= 40);
+        }
+    }
+
+    #[test]
+    fn numbers_of_an_axis_leave_room_for_its_title() {
+        assert_eq!(ticks(&Axis::log("", &[2e-7, 0.05])), ["1e-7", "1e-5", "0.001", "0.1"]);
+        for values in [[0.00012, 0.4], [2e-7, 0.05], [1.0, 9e7], [1e-5, 2e-5]] {
+            let points = values.map(|y| Point { x: y, y, label: String::new(), tip: String::new() });
+            let series = Series { name: String::new(), number: 0, points: points.to_vec(), line: false };
+            let (x, y) =
+                (Axis::linear("Size", &values, true), Axis::log("Mean KL divergence (nats)", &values));
+            let plot = Plot { title: String::new(), x, y, series: vec![series], names: false, level: None };
+            let svg = plot.svg();
+            let mut seen = 0;
+            for text in svg.split("<text class=\"end\" x=\"").skip(1) {
+                let right: f64 = text.split('"').next().unwrap().parse().unwrap();
+                let number = text.split(['>', '<']).nth(1).unwrap();
+                // The title's letters end 4 units to the right of its base line.
+                assert!(right - DIGIT * number.chars().count() as f64 >= 17.0, "{number}");
+                seen += 1;
+            }
+            assert!(seen >= 2 && svg.contains("rotate(-90 13 "), "{svg}");
         }
     }
 

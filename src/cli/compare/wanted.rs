@@ -62,7 +62,8 @@ impl By {
                 by.methods.push(*found);
             } else {
                 let names: Vec<&str> = METHODS.iter().map(|(_, name)| *name).collect();
-                let why = format!("{typed:?} is no way of rounding; there are {IMATRIX}, {}", names.join(", "));
+                let why =
+                    format!("{typed:?} is no way of rounding; there are {IMATRIX}, {}", names.join(", "));
                 return Err(Failure::usage(format!("{word}: {why}")));
             }
         }
@@ -254,7 +255,9 @@ mod tests {
         }
         assert_eq!(label("gptq,imatrix,smooth").unwrap(), "Q3_K_M+imatrix,smooth,gptq");
         for typed in ["", "gptq,", "nearest", "best"] {
-            assert!(label(typed).unwrap_err().contains("is no way of rounding; there are imatrix, smooth, awq"));
+            assert!(
+                label(typed).unwrap_err().contains("is no way of rounding; there are imatrix, smooth, awq")
+            );
         }
     }
 }

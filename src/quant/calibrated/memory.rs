@@ -136,13 +136,7 @@ pub struct Memory {
 
 impl Memory {
     /// What rounding these tensors of `source` takes on windows of `ctx` tokens; with `measure`, losses are measured too.
-    pub fn new(
-        source: &Gguf,
-        settings: &Settings,
-        tensors: &[Planned],
-        ctx: usize,
-        measure: bool,
-    ) -> Memory {
+    pub fn new(source: &Gguf, settings: &Settings, tensors: &[Planned], ctx: usize, measure: bool) -> Memory {
         let scope = Scope { source, settings };
         let layers: BTreeSet<Layer> = tensors.iter().map(|t| layer_of(&t.name)).collect();
         let of = |layer: Layer| -> Vec<&Planned> {
