@@ -272,8 +272,8 @@ fn what_calibration_takes_is_told_before_it_begins() {
     let one = with(&["--sequential", "off"]);
     assert!(one.code == Some(0) && one.stderr.contains("one engine"), "{one:?}");
     assert!(!one.stderr.contains("rounded layers"), "{one:?}");
-    // 64 columns: 32 KiB of moments and as much again to round by them, and the values of the largest matrix.
-    let disk = with(&["--calibrate-memory", "300KiB"]);
+    // Enough for the moments of a layer (64 columns at most) and the values of the largest matrix, the output.
+    let disk = with(&["--calibrate-memory", "200KiB"]);
     assert!(disk.code == Some(0) && disk.stderr.contains("lie in scratch files"), "{disk:?}");
     let refused = with(&["--calibrate-memory", "1KiB"]);
     assert!(refused.code == Some(4) && refused.stderr.contains("--calibrate-memory"), "{refused:?}");
@@ -330,7 +330,7 @@ fn flags_that_mean_nothing_together_are_refused() {
         (vec!["Q8_0", "--calibrate", arg(&words), "--method", "nearest,gptq"], "nearest"),
         (vec!["--calibrate", arg(&words), "--size", "five"], "--size five"),
         (vec!["--calibrate", arg(&words), "--size", "10"], "--size"),
-        (vec!["--calibrate", arg(&words), "--bpw", "90", "--calibrate-ctx", "32"], "at most (16.00 bits"),
+        (vec!["--calibrate", arg(&words), "--bpw", "90", "--calibrate-ctx", "32"], "bytes at most (16."),
         (
             vec!["--calibrate", arg(&words), "--bpw", "5", "--calibrate-chunks", "2", "--probe-chunks", "3"],
             "--calibrate-chunks leaves only 2",

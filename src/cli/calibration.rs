@@ -320,7 +320,9 @@ impl Calibration {
     ) -> anyhow::Result<()> {
         if let Some(size) = self.size(plan) {
             size::check(plan, self.room(plan, size, file_bytes)?)?;
-        } else if plan.tensors.iter().all(|t| t.from == t.to || t.to.info().block_len == 1) {
+        } else if self.wanted.settings.smooth.is_none()
+            && plan.tensors.iter().all(|t| t.from == t.to || t.to.info().block_len == 1)
+        {
             let (method, name) = (self.method(), plan.file_type);
             let why = format!("--method {method} has no effect: {name} rounds nothing to blocks");
             return Err(Failure::usage(why).into());
@@ -430,7 +432,10 @@ impl Calibration {
             return Err(interrupted().into());
         };
         let bar = progress::windows(terminal, "probing", 1);
-        let probed = Text { most: Some(self.wanted.probes as usize), ..self.text.clone() };
+        let probed = Text {
+            most: Some(self.wanted.probes.min(self.wanted.windows.unwrap_or(WINDOWS)) as usize),
+            ..self.text.clone()
+        };
         let pool = pool(self.threads)?;
         let source = self.model.file().clone();
         let watch = &mut |name: &str, done: usize, all: usize| {

@@ -163,7 +163,7 @@ impl Memory {
             let times = if settings.sequential { 3 } else { 1 };
             activations = activations.max(values.saturating_mul(4 * times));
         }
-        let last = layers.iter().next_back().copied().unwrap_or(None);
+        let last = layers.iter().next_back().copied().flatten();
         let before = layers.iter().filter(|layer| settings.sequential && **layer != last);
         let rounded = before.map(|layer| sum(&mut of(*layer).iter().map(|t| t.bytes.0)));
         let rounded = rounded.fold(0u64, u64::saturating_add);
