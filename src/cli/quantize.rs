@@ -95,9 +95,9 @@ pub(super) fn prepare(args: &QuantizeArgs) -> anyhow::Result<Prepared> {
     let mut plan = Plan::new(source.head(), &options).map_err(|error| from.named(error))?;
     let calibration = match wanted {
         Some(_) if from.path().is_some_and(Path::is_dir) => {
-            let why =
-                "a folder cannot be run; write it as a GGUF file in F16 or BF16 first, and calibrate that";
-            return Err(Failure::usage(format!("--calibrate: {why}")).into());
+            let why = "a folder cannot be run; calibrate the GGUF file that this writes";
+            let line = format!("chaski quantize {from} MODEL.gguf BF16");
+            return Err(Failure::usage(format!("--calibrate: {why}: {line}")).into());
         }
         Some(wanted) => {
             plan.sort_by_layer();
