@@ -237,17 +237,15 @@ fn less_memory_gives_the_same_bytes_by_way_of_the_disk() {
     let head = |t: &quant::Planned| t.name == "output.weight";
     let expected: u64 = plan.tensors.iter().filter(|t| layer(t) || head(t)).map(|t| t.bytes.0).sum();
     assert_eq!((memory.rounded, memory.kept, memory.scratch()), (expected, expected, 0));
-    // Room for some of the rounded tensors, and for none.
-    let budgets = [memory.least() + expected / 2, memory.least()];
+    // Room for some of the rounded tensors.
+    let budget = memory.least() + expected / 2;
     let whole = plenty.path().join("out.gguf");
     carry_out(&source, &plan, &settings, &whole, &mut |_| false);
-    for budget in budgets {
-        let memory = of(budget);
-        assert_eq!((memory.total(), memory.kept + memory.scratch()), (budget, expected));
-        let out = tight.path().join(format!("{budget}.gguf"));
-        carry_out(&source, &plan, &Settings { budget, ..settings.clone() }, &out, &mut |_| false);
-        assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "{budget}");
-    }
+    let memory = of(budget);
+    assert_eq!((memory.total(), memory.kept + memory.scratch()), (budget, expected));
+    let out = tight.path().join(format!("{budget}.gguf"));
+    carry_out(&source, &plan, &Settings { budget, ..settings.clone() }, &out, &mut |_| false);
+    assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "{budget}");
     let left: Vec<_> = fs::read_dir(tight.path()).unwrap().map(|e| e.unwrap().path()).collect();
     assert!(left.iter().all(|path| path.extension().is_some_and(|e| e == "gguf")), "{left:?}");
     // What is not enough is told with what would be.
@@ -263,7 +261,7 @@ fn what_calibration_takes_is_told_before_it_begins() {
     let (out, words) = (folder.path().join("out.gguf"), folder.path().join("words.txt"));
     fs::write(&words, "hello abc ab hello ".repeat(40)).unwrap();
     let fixed = ["quantize", arg(&source), arg(&out), "Q4_0", "--method", "gptq", "--calibrate", arg(&words)];
-    let with = |more: &[&str]| run(&[&fixed, &["--calibrate-ctx", "32", "--dry-run"], more].concat());
+    let with = |more: &[&str]| run(&[&fixed[..], &["--calibrate-ctx", "32", "--dry-run"], more].concat());
     let sequential = with(&[]);
     assert_eq!(sequential.code, Some(0), "{sequential:?}");
     for words in ["calibrating by gptq on", "statistics of a layer", "rounded layers", "two engines"] {

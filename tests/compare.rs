@@ -243,6 +243,7 @@ fn a_folder_of_safetensors_is_a_source() {
         "{no_model:?}"
     );
     Folder::of(&importable("llama", false, false)).write(&folder);
+    let (report, keep) = (case.path("report.html"), case.path("kept"));
     let words = [
         "compare",
         arg(&folder),
@@ -251,7 +252,7 @@ fn a_folder_of_safetensors_is_a_source() {
         "-f",
         arg(&case.text),
         "-o",
-        arg(&case.path("report.html")),
+        arg(&report),
         "-c",
         "32",
         "--no-speed",
@@ -260,7 +261,7 @@ fn a_folder_of_safetensors_is_a_source() {
         "--calibrate-ctx",
         "32",
         "--keep",
-        arg(&case.path("kept")),
+        arg(&keep),
     ];
     let done = run(&words);
     assert_eq!(done.code, Some(0), "{done:?}");
