@@ -150,7 +150,7 @@ impl Plot {
     pub(super) fn svg(&self) -> String {
         let longest = self.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
         let right =
-            if self.names { (LETTER * longest as f64 + 14.0).clamp(RIGHT.0, RIGHT.1) } else { RIGHT.0 };
+            if self.names { (DIGIT * longest as f64 + 14.0).clamp(RIGHT.0, RIGHT.1) } else { RIGHT.0 };
         let numbers = self.y.ticks.iter().map(|(_, text)| text.chars().count()).max().unwrap_or(0);
         let left = TITLE + DIGIT * numbers as f64 + GAP;
         let (width, height) = (SIZE.0 - left - right, SIZE.1 - TOP - BOTTOM);
