@@ -439,10 +439,10 @@ fn tensors(facts: &Facts) -> String {
     let scaled: Vec<String> =
         facts.entries.iter().filter(|e| e.is_scaled()).map(|e| escape(&e.label)).collect();
     if !scaled.is_empty() {
-        let _ = write!(
+        let _ = writeln!(
             html,
             "<p>Not of {}: scales of their channels are folded from tensor to tensor, so that these cannot be held against the \
-             source's one by one.</p>\n",
+             source's one by one.</p>",
             scaled.join(" and ")
         );
     }

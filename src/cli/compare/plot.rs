@@ -69,7 +69,7 @@ impl Axis {
                 // Between powers of ten only where there are few of them.
                 if factor == 1 || to - from <= 2 && power < to {
                     let digits = (-power).max(0) as usize;
-                    let plain = power >= -4 && power < 6;
+                    let plain = (-4..6).contains(&power);
                     let text = if plain { format!("{value:.digits$}") } else { format!("{factor}e{power}") };
                     ticks.push((value, text));
                 }

@@ -176,7 +176,7 @@ impl<'a> Calibrated<'a> {
 
     /// Where scratch files lie, if there have to be any.
     pub(crate) fn scratch_in(&mut self, folder: &Path) {
-        self.handed.folder = folder.to_owned();
+        folder.clone_into(&mut self.handed.folder);
     }
 
     /// A tensor that an earlier run has rounded; they come in their order.
