@@ -231,7 +231,7 @@ impl Uses<'_> {
         }
         let &[k, v, leaf, _] = self.node(write).inputs.as_slice() else { return None };
         let Op::Kv { k: format_k, v: format_v, d_k, d_v, .. } = self.node(leaf).op else { return None };
-        if format_k != format_v || d_k != d_v || !ops::kv::is_known(format_k) {
+        if format_k != format_v || d_k != d_v {
             return None;
         }
         let attention = self.users[write.index()].iter().find(|user| {

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod budget;
+mod cache;
 mod device;
 mod formats;
 mod fuse;

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use chaski_gguf::Format;
 
 use super::adapter::IMMEDIATE_BYTES;
+use super::cache::CacheUse;
 use super::device::Caps;
 use super::formats::{FormatRow, Kind};
 
@@ -17,6 +18,8 @@ pub(crate) struct KernelKey {
     pub(crate) op: &'static str,
     /// The decoders that it takes: `shaders/format`.
     pub(crate) format: Option<Format>,
+    /// What it does with rows of a cache: `shaders/cache`.
+    pub(crate) cache: Option<CacheUse>,
     /// Further files of `shaders/lib`, as [`lib`] knows them: an op leaves some of its functions to them.
     pub(crate) libs: Vec<&'static str>,
     /// Constants of the header: `const NAME: u32 = value;`.
@@ -26,11 +29,16 @@ pub(crate) struct KernelKey {
 impl KernelKey {
     /// A kernel without a choice.
     pub(crate) fn new(op: &'static str) -> KernelKey {
-        KernelKey { op, format: None, libs: Vec::new(), consts: Vec::new() }
+        KernelKey { op, format: None, cache: None, libs: Vec::new(), consts: Vec::new() }
     }
     /// With a format's decoder.
     pub(crate) fn format(mut self, format: Format) -> KernelKey {
         self.format = Some(format);
+        self
+    }
+    /// Reading or writing rows of a cache.
+    pub(crate) fn cache(mut self, cache: CacheUse) -> KernelKey {
+        self.cache = Some(cache);
         self
     }
     /// With a file of `shaders/lib`.
@@ -144,9 +152,11 @@ macro_rules! libs {
 libs! {
     arena binds ARENA;
     cache binds KV;
+    cache_blocks;
     cache_both binds KV;
     cache_k binds KV;
     cache_v binds KV;
+    codebook;
     columns_all;
     columns_experts;
     finish;
@@ -158,10 +168,6 @@ libs! {
     ids_inputs;
     ids_none;
     inputs binds INPUTS;
-    k_f16;
-    k_f32;
-    k_q4_0;
-    k_q8_0;
     multiply_bytes;
     multiply_floats;
     reduce_subgroup;
@@ -176,10 +182,6 @@ libs! {
     threads;
     tile_f16;
     tile_f32;
-    v_f16;
-    v_f32;
-    v_q4_0;
-    v_q8_0;
     values_blocks;
     values_floats;
     vectors binds VECTORS;
@@ -188,10 +190,10 @@ libs! {
     weight binds WEIGHT;
     weight2 binds WEIGHT WEIGHT2;
     weight3 binds WEIGHT WEIGHT2 WEIGHT3;
-    write_f16;
-    write_f32;
-    write_q4_0;
-    write_q8_0;
+    write;
+    write_blocks;
+    write_scales;
+    write_scales_and_mins;
     x_vectors;
     x_words;
 }
@@ -223,6 +225,11 @@ pub(crate) fn assemble(key: &KernelKey, caps: Caps) -> Result<(String, Bindings)
             Kind::Floats => "values_floats",
         });
         text.push_str(&row.shader());
+    }
+    if let Some(cache) = key.cache {
+        let (rows, of_rows) = cache.shader()?;
+        libs.extend(of_rows);
+        text.push_str(&rows);
     }
     for name in libs {
         let name = match name {

@@ -4,9 +4,11 @@
 use naga::back::{hlsl, msl};
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
+use super::cache::{CacheRow, CacheUse};
 use super::device::Caps;
 use super::pipeline;
 use super::shader::{self, KernelKey};
+use crate::kv::KvFormat;
 
 fn keys() -> Vec<KernelKey> {
     let wg = |op| KernelKey::new(op).with("WG", 256);
@@ -20,28 +22,29 @@ fn keys() -> Vec<KernelKey> {
         keys.extend(["gather", "get_computed_rows"].map(|op| wg(op).lib(ids)));
     }
     keys.extend([16, 64, 4096].map(|len| wg("hadamard").with("LEN", len)));
-    for (write, k, v) in [
-        ("write_f32", "k_f32", "v_f32"),
-        ("write_f16", "k_f16", "v_f16"),
-        ("write_q8_0", "k_q8_0", "v_q8_0"),
-        ("write_q4_0", "k_q4_0", "v_q4_0"),
-    ] {
+    for row in CacheRow::all() {
+        let writes = CacheUse::Writes(row.format);
         for cache in ["cache_k", "cache_v"] {
-            keys.push(wg("kv_write").lib("ids_inputs").lib(cache).lib(write).with("DIM", 40));
+            keys.push(wg("kv_write").lib("ids_inputs").lib(cache).cache(writes).with("DIM", 40));
         }
         for (pairs, norms, vectors) in
             [("rope_adjacent", 0, &["vectors_none"][..]), ("rope_halves", 1, &["vectors", "vectors_one"])]
         {
             let key = KernelKey::new("rope_write").with("WG", 64).with("DIM", 80).with("Q_HEADS", 6);
             let key = key.with("KV_HEADS", 2).with("NORM_Q", norms).with("NORM_K", norms);
-            let key = key.lib("cache_both").lib(write).lib(pairs);
+            let key = key.lib("cache_both").cache(writes).lib(pairs);
             keys.push(vectors.iter().fold(key, |key, lib| key.lib(lib)));
         }
-        for (heads, group) in [("heads_1", 1), ("heads_2", 2), ("heads_4", 7)] {
-            for (k, v) in [(k, v), (k, "v_f16"), ("k_f16", v)] {
+        for (heads, group, other) in [
+            ("heads_1", 1, row.format),
+            ("heads_2", 2, KvFormat::F16),
+            ("heads_4", 7, KvFormat::Q8_0),
+            ("heads_4", 4, KvFormat::Iq4Nl),
+        ] {
+            for (k, v) in [(row.format, other), (other, row.format)] {
                 let key = KernelKey::new("attention").with("WG", 64).with("KV_HEADS", 2).with("GROUP", group);
                 let key = key.with("CHUNKS", group.div_ceil(4)).with("DK", 192).with("DV", 260);
-                keys.push(key.lib(heads).lib(k).lib(v));
+                keys.push(key.lib(heads).cache(CacheUse::Reads(k, v)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::weights::full_name;
 use super::{HParams, Model, ModelError, Result};
-use crate::graph::{Activation, Builder, Input, NodeId, Op, RopePairs};
+use crate::graph::{Activation, Builder, Input, NodeId, Op, RopePairs, hadamard_block};
 use crate::kv::KvFormat;
 use crate::model::Declare;
 
@@ -140,11 +140,16 @@ impl<'a> Cx<'a> {
         q = self.g.rope("q_rope", pairs, q, table)?;
         k = self.g.rope("k_rope", pairs, k, table)?;
         let choice = self.kv;
-        if choice.rotate_k {
+        // A row without a block stays as it is: no node, which a device might decline.
+        let (rotate_k, rotate_v) = (
+            choice.rotate_k && hadamard_block(d_k).is_some(),
+            choice.rotate_v && hadamard_block(d_v).is_some(),
+        );
+        if rotate_k {
             q = self.g.add_op("q_rotated", Op::Hadamard, &[q])?;
             k = self.g.add_op("k_rotated", Op::Hadamard, &[k])?;
         }
-        if choice.rotate_v {
+        if rotate_v {
             v = self.g.add_op("v_rotated", Op::Hadamard, &[v])?;
         }
         let leaf = self.g.kv(layer, choice.k, choice.v, n_head_kv, d_k, d_v);
@@ -153,7 +158,7 @@ impl<'a> Cx<'a> {
         let visible = self.g.input(Input::Visible { window: None });
         let op = Op::Attention { n_head, scale: 1.0 / (d_k as f32).sqrt(), softcap: None };
         let mut y = self.g.add_op("attn", op, &[q, written, visible])?;
-        if choice.rotate_v {
+        if rotate_v {
             let heads = self.g.view("attn_heads", y, &[d_v, n_head, n])?;
             let back = self.g.add_op("attn_rotated", Op::Hadamard, &[heads])?;
             y = self.g.view("attn_row", back, &[d_v * n_head, n])?;

@@ -2,6 +2,7 @@
 
 use super::kv::format_of;
 use super::{Dispatch, Planner, Result};
+use crate::gpu::cache::CacheUse;
 use crate::gpu::shader::{Immediates, KernelKey};
 use crate::gpu::weight::{Vector, together};
 use crate::graph::{NodeId, Op, RopePairs};
@@ -56,7 +57,7 @@ pub(crate) fn dispatch(p: &Planner, heads: &Heads) -> Result<Dispatch> {
     let key = KernelKey::new("rope_write").with("WG", THREADS).with("DIM", d_k).with("Q_HEADS", q_heads);
     let key = key.with("KV_HEADS", n_head_kv);
     let key = key.with("NORM_Q", usize::from(q_norm.is_some())).with("NORM_K", usize::from(k_norm.is_some()));
-    let key = key.lib("cache_both").lib(format.write).lib(match heads.pairs {
+    let key = key.lib("cache_both").cache(CacheUse::Writes(format.format)).lib(match heads.pairs {
         RopePairs::Adjacent => "rope_adjacent",
         RopePairs::Halves => "rope_halves",
     });
