@@ -200,6 +200,11 @@ pub trait Backend: Send + Sync {
     }
     /// How the activations of a matrix product with weights of this format are to be stored.
     fn activation(&self, weight: Format) -> Act;
+    /// The most bytes of one buffer that this device's kernels reach. An arena, or a layer's K or V rows, cannot have more there;
+    /// weights can, where the device divides them.
+    fn max_buffer(&self) -> usize {
+        usize::MAX
+    }
     /// Zeroed memory; `what` goes into the error.
     ///
     /// # Errors

@@ -176,13 +176,17 @@ impl Case {
 
     /// The result of every GPU is the CPU's up to rounding.
     fn agrees(&self, what: &str, limit: f64) {
+        self.agrees_on(&gpus(), what, limit);
+    }
+    /// The same of some GPUs.
+    fn agrees_on(&self, gpus: &[(&str, Arc<Gpu>)], what: &str, limit: f64) {
         let as_floats = |bytes: Vec<u8>| -> Vec<f32> {
             bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
         };
         let want = as_floats(self.on(&cpu()));
         assert!(want.iter().any(|v| *v != 0.0), "{what}: nothing to compare");
-        for (name, gpu) in gpus() {
-            let got = as_floats(self.on(&*gpu));
+        for (name, gpu) in gpus {
+            let got = as_floats(self.on(&**gpu));
             let error = nmse(&got, &want);
             assert!(error <= limit, "{what} ({name}): NMSE {error:.2e}");
         }
@@ -378,16 +382,48 @@ fn attention(
     case
 }
 
-const KNOWN: [KvFormat; 4] = [KvFormat::F32, KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0];
+/// Head sizes that models have.
+const HEAD_SIZES: [usize; 8] = [32, 64, 80, 96, 112, 128, 192, 256];
+
+/// Write rows of a pair of formats and attend to them, at a head size.
+fn pair_agrees(k: KvFormat, v: KvFormat, d: usize) {
+    // The reference meets quantized K rows with a query of 16-bit integers, and rounding to a format ends on either side of
+    // a tie.
+    let limit = if k == KvFormat::F32 && v == KvFormat::F32 { 1e-10 } else { 1e-6 };
+    // What reads and writes a cache by itself is the same kernel whatever the device has.
+    let first = gpus().into_iter().take(1).collect::<Vec<_>>();
+    attention(k, v, (4, 2), (d, d), None).agrees_on(&first, &format!("{k}, {v}, heads of {d}"), limit);
+}
+
+/// The format of V for a format of K: by `shift` further in the list.
+fn partner(k: usize, shift: usize) -> KvFormat {
+    KvFormat::ALL[(k + shift) % KvFormat::ALL.len()]
+}
 
 #[test]
-fn attention_reads_every_pair_of_formats() {
-    for k in KNOWN {
-        for v in KNOWN {
-            // The reference meets quantized K rows with a query of 16-bit integers, and rounding to a format ends on
-            // either side of a tie.
-            let limit = if k == KvFormat::F32 && v == KvFormat::F32 { 1e-10 } else { 1e-6 };
-            attention(k, v, (4, 2), (64, 64), None).agrees(&format!("{k}, {v}"), limit);
+fn attention_reads_every_pair_of_formats_and_every_format_at_every_head_size() {
+    // K and V are read by functions of their own, each of a format and a head size: all of these run here, and all pairs at
+    // one of the head sizes.
+    let sizes = HEAD_SIZES.iter().enumerate().chain([(8, &64), (9, &128)]);
+    let mut pairs = std::collections::BTreeSet::new();
+    for (shift, d) in sizes {
+        for (i, k) in KvFormat::ALL.iter().enumerate() {
+            let v = partner(i, shift);
+            pairs.insert((k.name(), v.name()));
+            pair_agrees(*k, v, *d);
+        }
+    }
+    assert_eq!(pairs.len(), KvFormat::ALL.len().pow(2), "every pair");
+}
+
+#[test]
+#[ignore = "every pair at every head size, 800 kernels to compile; run with: cargo test --release --test gpu -- --ignored"]
+fn attention_reads_every_pair_of_formats_at_every_head_size() {
+    for d in HEAD_SIZES {
+        for k in KvFormat::ALL {
+            for v in KvFormat::ALL {
+                pair_agrees(*k, *v, d);
+            }
         }
     }
 }
@@ -415,11 +451,11 @@ fn attention_takes_every_shape_of_heads() {
 fn what_has_no_kernel_is_declined_with_a_reason() {
     let Some((_, gpu)) = gpus().into_iter().next() else { return };
     let decline = |case: &Case, at: usize| gpu.supports(&case.graph, case.run[at]).unwrap_err().0;
-    let odd = attention(KvFormat::Q4_1, KvFormat::F16, (4, 2), (64, 64), None);
-    assert_eq!(decline(&odd, 0), "no kernel for a cache of q4_1");
-    assert_eq!(decline(&odd, 1), "no kernel for a cache of q4_1");
     let odd = attention(KvFormat::F16, KvFormat::F16, (4, 2), (66, 64), None);
+    assert_eq!(decline(&odd, 0), "no kernel for heads of 66 values");
     assert_eq!(decline(&odd, 1), "no kernel for heads of 66 values");
+    let long = attention(KvFormat::F16, KvFormat::F16, (1, 1), (64, 576), None);
+    assert_eq!(decline(&long, 1), "no kernel for heads of 576 values");
     let mut b = Builder::new(1, 1);
     let table = b.weight(WeightId(0), "w", Shape::new(&[4, 3]), Format::I32);
     let tokens = b.input(Input::Tokens);

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use common::tiny::nmse;
-use common::{Run, arg, chaski, finished, tiny_llama};
+use common::{GgufBytes, Run, arg, chaski, finished, tiny_llama, tiny_llama_with_heads_of};
 use serde_json::Value;
 
 /// The name that finds the adapter.
@@ -66,8 +66,11 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
+        Place::with(&tiny_llama())
+    }
+    fn with(model: &GgufBytes) -> Place {
         let folder = tempfile::tempdir().unwrap();
-        let model = arg(&tiny_llama().write(folder.path(), "tiny.gguf")).to_owned();
+        let model = arg(&model.write(folder.path(), "tiny.gguf")).to_owned();
         Place { folder, model }
     }
     fn path(&self, name: &str) -> String {
@@ -237,34 +240,36 @@ fn what_the_gpu_has_no_kernel_for_is_named_and_refused_under_strict_gpu() {
     if !has_gpu("what_the_gpu_has_no_kernel_for_is_named_and_refused_under_strict_gpu") {
         return;
     }
-    let place = Place::new();
-    let mut declined = 0;
     let formats = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "f8_e4m3"];
-    // The tiny model's heads of 8 values hold no block of a quantized format.
-    for k in formats.into_iter().filter(|f| !f.contains(['q'])) {
-        for v in formats.into_iter().filter(|f| !f.contains(['q'])) {
-            let flags = ["-ngl", "all", "-ctk", k, "-ctv", v];
-            let run = place.inspect(&flags);
-            let strict = place.inspect(&[&flags[..], &["--strict-gpu"]].concat());
-            let value: Value = serde_json::from_str(&run.stdout).unwrap();
-            let behind = value["gpu"]["left_behind"].as_array().unwrap();
-            if behind.is_empty() {
-                assert_eq!(strict.code, Some(0), "{k}, {v}: {strict:?}");
-                assert_ne!(value["gpu"]["on_gpu"]["kv"].as_u64(), Some(0), "{k}, {v}");
-            } else {
-                declined += 1;
-                assert_eq!(value["gpu"]["on_gpu"]["kv"].as_u64(), Some(0), "{k}, {v}");
-                assert!(behind.iter().any(|b| b["op"] == "attention"), "{k}, {v}: {behind:?}");
-                assert_eq!(strict.code, Some(4), "{k}, {v}: {strict:?}");
-                let says = "--strict-gpu: on the CPU though its layer is on the GPU: ";
-                assert!(
-                    strict.stderr.contains(says) && strict.stderr.contains("attention, 2 layers"),
-                    "{strict:?}"
-                );
-            }
+    let place = Place::new();
+    let neighbours = formats.iter().zip(formats.iter().cycle().skip(1));
+    for (k, v) in neighbours {
+        let run = place.inspect(&["-ngl", "all", "-ctk", k, "-ctv", v, "--strict-gpu"]);
+        assert_eq!(run.code, Some(0), "{k}, {v}: {run:?}");
+        let value: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(value["gpu"]["left_behind"].as_array().map(Vec::len), Some(0), "{k}, {v}");
+        assert_ne!(value["gpu"]["on_gpu"]["kv"].as_u64(), Some(0), "{k}, {v}");
+    }
+    // Heads that no kernel takes.
+    let place = Place::with(&tiny_llama_with_heads_of(66));
+    for (k, v) in [("f16", "f16"), ("q8_0", "q4_1")] {
+        let flags = ["-ngl", "all", "-ctk", k, "-ctv", v];
+        let run = place.inspect(&flags);
+        let value: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(value["gpu"]["on_gpu"]["kv"].as_u64(), Some(0), "{k}, {v}");
+        let behind = value["gpu"]["left_behind"].as_array().unwrap();
+        let strict = place.inspect(&[&flags[..], &["--strict-gpu"]].concat());
+        assert!(strict.code == Some(4) && strict.stdout.is_empty(), "{k}, {v}: {strict:?}");
+        assert!(
+            strict.stderr.contains("--strict-gpu: on the CPU though its layer is on the GPU: "),
+            "{strict:?}"
+        );
+        for op in ["attention", "kv_write"] {
+            assert!(behind.iter().any(|b| b["op"] == op), "{k}, {v}: {behind:?}");
+            let says = format!("{op}, 2 layers (0-1): no kernel for heads of 66 values");
+            assert!(strict.stderr.contains(&says), "{says}: {strict:?}");
         }
     }
-    eprintln!("{declined} of 16 pairs stay on the CPU");
 }
 
 #[test]

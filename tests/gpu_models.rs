@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use chaski::backend::Backend;
 use chaski::cpu::CpuBackend;
-use chaski::engine::{Engine, EngineOptions};
+use chaski::engine::{
+    Engine, EngineOptions, GpuLayers, LeftBehind, Offload, OffloadError, offload, plan_offload,
+};
 use chaski::gpu::{Gpu, GpuOptions};
 use chaski::kv::KvFormat;
 use chaski::model::{KvChoice, Model};
@@ -84,24 +86,95 @@ fn models_agree_with_the_cpu_wherever_they_are_divided() {
     }
 }
 
+/// Head sizes that models have.
+const HEAD_SIZES: [usize; 8] = [32, 64, 80, 96, 112, 128, 192, 256];
+
+fn with_heads_of(d: usize) -> Arc<Model> {
+    Tiny::with_heads_of(d, "qwen3", Format::F32).model().unwrap()
+}
+
+/// What the CPU computes with such a cache, the GPU does.
+fn cache_agrees(gpu: &Arc<Gpu>, model: &Arc<Model>, kv: KvChoice) {
+    let options = exact(kv);
+    let want = evaluate(&mut Engine::new(model.clone(), options.clone()).unwrap());
+    let mut engine = with(model, &options, gpu, 0);
+    assert!(engine.declined().is_empty(), "{:?}", engine.declined());
+    let error = nmse(&evaluate(&mut engine), &want);
+    let d = model.hparams().d_k;
+    assert!(error <= 1e-5, "{kv:?}, heads of {d}: NMSE {error:.2e}");
+}
+
 #[test]
-fn caches_of_every_format_agree_with_the_cpus() {
+fn caches_of_every_format_and_of_every_head_size_agree_with_the_cpus() {
     let Some(gpu) = gpu() else { return };
-    let model = Tiny::new("qwen3", false, Format::F32, false).unwrap().model().unwrap();
-    let mixed = KvChoice { k: KvFormat::Q8_0, v: KvFormat::Q4_0, rotate_k: true, rotate_v: true };
-    for kv in [
-        plain(KvFormat::F32, KvFormat::F32),
-        plain(KvFormat::Q8_0, KvFormat::Q8_0),
-        KvChoice::new(KvFormat::Q4_0, KvFormat::Q4_0),
-        mixed,
-    ] {
-        let options = exact(kv);
-        let want = evaluate(&mut Engine::new(model.clone(), options.clone()).unwrap());
-        let mut engine = with(&model, &options, &gpu, 0);
-        assert!(engine.declined().is_empty(), "{:?}", engine.declined());
-        let error = nmse(&evaluate(&mut engine), &want);
-        assert!(error <= 1e-5, "{kv:?}: NMSE {error:.2e}");
+    let models = HEAD_SIZES.map(with_heads_of);
+    let all = KvFormat::ALL;
+    for (i, format) in all.iter().enumerate() {
+        // K and V alike are written by the kernel that turns them; else each by one of its own.
+        cache_agrees(&gpu, &models[i % models.len()], KvChoice::new(*format, *format));
+        let other = all[(i + 3) % all.len()];
+        cache_agrees(&gpu, &models[(i + 4) % models.len()], KvChoice::new(*format, other));
     }
+    let rotated = KvChoice { k: KvFormat::Q8_0, v: KvFormat::Q4_0, rotate_k: true, rotate_v: true };
+    cache_agrees(&gpu, &models[1], rotated);
+}
+
+#[test]
+#[ignore = "every pair of formats on a model of every head size; run with: cargo test --release --test gpu_models -- --ignored"]
+fn caches_of_every_pair_agree_with_the_cpus_at_every_head_size() {
+    let Some(gpu) = gpu() else { return };
+    for d in HEAD_SIZES {
+        let model = with_heads_of(d);
+        for k in KvFormat::ALL {
+            for v in KvFormat::ALL {
+                cache_agrees(&gpu, &model, KvChoice::new(*k, *v));
+            }
+        }
+        println!("heads of {d}: {} pairs", KvFormat::ALL.len().pow(2));
+    }
+}
+
+#[test]
+fn for_every_pair_and_head_size_there_is_a_kernel_or_attention_and_cache_stay_on_the_cpu_by_name() {
+    let Some(gpu) = gpu() else { return };
+    let devices: [Arc<dyn Backend>; 2] =
+        [Arc::new(CpuBackend::new(exact(KvChoice::new(KvFormat::F16, KvFormat::F16)).cpu).unwrap()), gpu];
+    let layers: Vec<Option<usize>> = (0..LAYERS as usize).map(Some).collect();
+    for d in HEAD_SIZES.into_iter().chain([40, 66, 576]) {
+        let model = with_heads_of(d);
+        for k in KvFormat::ALL {
+            for v in KvFormat::ALL {
+                let options = exact(KvChoice::new(*k, *v));
+                let plan = |strict| {
+                    let ask = Offload { strict, ..Offload::new(GpuLayers::All) };
+                    plan_offload(&model, &options, &devices, &ask)
+                };
+                let planned = plan(false).unwrap();
+                if d % 4 == 0 && d <= 512 {
+                    assert_eq!(planned.fallbacks, [], "{k}, {v}, heads of {d}");
+                    assert_eq!(planned.caches(), [1; LAYERS as usize], "{k}, {v}, heads of {d}");
+                    assert!(plan(true).is_ok(), "{k}, {v}, heads of {d}");
+                    continue;
+                }
+                assert_eq!(planned.caches(), [0; LAYERS as usize], "{k}, {v}, heads of {d}");
+                assert_eq!(planned.gpu.kv, 0);
+                let why = format!("no kernel for heads of {d} values");
+                for op in ["attention", "kv_write"] {
+                    let named = LeftBehind { op, why: &why, asked: false, layers: layers.clone() };
+                    let behind = planned.left_behind();
+                    assert!(behind.contains(&named), "{k}, {v}, heads of {d}: {behind:?}");
+                }
+                assert!(matches!(plan(true), Err(OffloadError::Strict { .. })), "{k}, {v}, heads of {d}");
+            }
+        }
+    }
+    // What stays behind is computed all the same.
+    let model = with_heads_of(66);
+    let options = exact(KvChoice::new(KvFormat::F16, KvFormat::Q8_0));
+    let want = evaluate(&mut Engine::new(model.clone(), options.clone()).unwrap());
+    let mut engine = offload(&model, &options, &devices, &Offload::new(GpuLayers::All)).unwrap();
+    let error = nmse(&evaluate(&mut engine), &want);
+    assert!(error <= 1e-5, "NMSE {error:.2e}");
 }
 
 #[test]
@@ -121,6 +194,48 @@ fn several_sequences_in_one_batch_agree_with_the_cpu() {
     };
     let want = run(&mut Engine::new(model.clone(), options.clone()).unwrap());
     let error = nmse(&run(&mut with(&model, &options, &gpu, 0)), &want);
+    assert!(error <= 1e-5, "NMSE {error:.2e}");
+}
+
+#[test]
+fn what_kernels_do_not_reach_of_a_buffer_is_divided_or_stays_on_the_cpu_with_the_reason() {
+    if gpu().is_none() {
+        return;
+    }
+    let devices = |max_binding| -> [Arc<dyn Backend>; 2] {
+        let options = GpuOptions { software: true, checked: true, max_binding, ..GpuOptions::default() };
+        let cpu = exact(KvChoice::new(KvFormat::F16, KvFormat::F16)).cpu;
+        [Arc::new(CpuBackend::new(cpu).unwrap()), Arc::new(Gpu::open(&options).unwrap())]
+    };
+    let model = with_heads_of(64);
+    let mut options = exact(KvChoice::new(KvFormat::F16, KvFormat::Q8_0));
+    let strict = Offload { strict: true, ..Offload::new(GpuLayers::All) };
+    let whole = plan_offload(&model, &options, &devices(None), &strict).unwrap();
+    assert_eq!(whole.n_ubatch, None);
+
+    // Less than the intermediates of 16 tokens: matrices are divided as well, and all the layers are there.
+    let limit = whole.gpu.compute as usize - 16;
+    let few = devices(Some(limit));
+    let want = evaluate(&mut Engine::new(model.clone(), options.clone()).unwrap());
+    let mut engine = offload(&model, &options, &few, &strict).unwrap();
+    assert_eq!(engine.offloaded().unwrap().n_ubatch, Some(8));
+    let error = nmse(&evaluate(&mut engine), &want);
+    assert!(error <= 1e-5, "NMSE {error:.2e}");
+
+    // A cache of more tokens is more than that.
+    options.n_ctx = 4096;
+    let rows = options.n_ctx * 2 * 128;
+    assert!(rows > limit);
+    let mut engine = offload(&model, &options, &few, &Offload::new(GpuLayers::All)).unwrap();
+    let went = engine.offloaded().unwrap().clone();
+    assert_eq!((went.caches(), went.gpu.kv), (&[0; LAYERS as usize][..], 0));
+    let told = went.left_behind();
+    let reason = format!("a layer's K rows take {rows} bytes for 4096 tokens, and kernels reach ");
+    assert_eq!(told.iter().map(|b| b.op).collect::<Vec<_>>(), ["kv_write", "attention"]);
+    assert!(told.iter().all(|b| b.why.starts_with(&reason) && !b.asked), "{told:?}");
+    let refused = plan_offload(&model, &options, &few, &strict);
+    assert!(matches!(refused, Err(OffloadError::Strict { .. })), "{refused:?}");
+    let error = nmse(&evaluate(&mut engine), &want);
     assert!(error <= 1e-5, "NMSE {error:.2e}");
 }
 

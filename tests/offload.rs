@@ -17,7 +17,7 @@ use chaski::kv::KvFormat;
 use chaski::model::{KvChoice, Model};
 use chaski::tensor::Act;
 use chaski_gguf::{Format, Gguf};
-use common::tiny::{Tensor, Tiny, decode, ids, options, sequence};
+use common::tiny::{Tensor, Tiny, VOCAB, decode, ids, nmse, options, sequence};
 
 /// Layers of the models here.
 const LAYERS: usize = 5;
@@ -34,6 +34,8 @@ struct Card {
     cpu: CpuBackend,
     /// Bytes that it has.
     memory: usize,
+    /// Bytes that its kernels reach of a buffer.
+    reach: usize,
     declines: fn(&Graph, NodeId) -> bool,
     held: Mutex<Vec<(Held, usize)>>,
     /// `alloc` and `fill` of weights, in the order in which they were asked for.
@@ -45,8 +47,15 @@ impl Card {
         Card::declining(memory, |_, _| false)
     }
     fn declining(memory: usize, declines: fn(&Graph, NodeId) -> bool) -> Arc<Card> {
+        Arc::new(Card { declines, ..Card::with(memory, usize::MAX) })
+    }
+    fn reaching(reach: usize) -> Arc<Card> {
+        Arc::new(Card::with(usize::MAX, reach))
+    }
+    fn with(memory: usize, reach: usize) -> Card {
         let cpu = CpuBackend::new(options(1, 64, 16).cpu).unwrap();
-        Arc::new(Card { cpu, memory, declines, held: Mutex::default(), log: Mutex::default() })
+        let declines = |_: &Graph, _| false;
+        Card { cpu, memory, reach, declines, held: Mutex::default(), log: Mutex::default() }
     }
     /// Bytes that are taken now.
     fn used(&self) -> usize {
@@ -78,7 +87,11 @@ impl Backend for Card {
     fn activation(&self, weight: Format) -> Act {
         self.cpu.activation(weight)
     }
+    fn max_buffer(&self) -> usize {
+        self.reach
+    }
     fn alloc(&self, bytes: usize, what: &str) -> Result<Arc<dyn Buffer>> {
+        assert!(bytes <= self.reach, "{bytes} bytes for {what}");
         self.take(what, bytes)?;
         let buffer = self.cpu.alloc(bytes, what)?;
         self.held.lock().unwrap().push((Held::Buffer(Arc::downgrade(&buffer)), bytes));
@@ -121,6 +134,10 @@ impl Backend for Card {
 
 /// A model of five layers.
 fn model(arch: &str, experts: bool, format: Format, tied: bool) -> Arc<Model> {
+    tiny(arch, experts, format, tied).model().unwrap()
+}
+
+fn tiny(arch: &str, experts: bool, format: Format, tied: bool) -> Tiny {
     let mut tiny = Tiny::new(arch, experts, format, tied).unwrap();
     let of_first: Vec<Tensor> =
         tiny.tensors.iter().filter(|t| t.name.starts_with("blk.0.")).cloned().collect();
@@ -131,7 +148,7 @@ fn model(arch: &str, experts: bool, format: Format, tied: bool) -> Arc<Model> {
         }));
     }
     tiny.set("block_count", LAYERS as u32);
-    tiny.model().unwrap()
+    tiny
 }
 
 fn llama() -> Arc<Model> {
@@ -477,4 +494,99 @@ fn every_op_that_stays_behind_is_named_with_its_reason_or_whom_it_follows() {
     // Its weight is read by the CPU alone.
     let bias = model.weights().get("blk.0.ffn_gate.bias").unwrap().1;
     assert!(!card.log().contains(&("alloc", bias.index)));
+}
+
+/// What the CPU computes alone.
+fn alone_with(model: &Arc<Model>, options: &EngineOptions) -> Vec<f32> {
+    evaluate(&mut Engine::new(model.clone(), options.clone()).unwrap())
+}
+
+#[test]
+fn a_cache_that_the_card_does_not_reach_stays_on_the_cpu_with_the_reason() {
+    let model = llama();
+    let n = 3;
+    let of = [Some(LAYERS - 2), Some(LAYERS - 1)].to_vec();
+    // Two heads of 64 values in f16; V takes about half of that.
+    let rows = 4096 * 2 * 128;
+    let options = EngineOptions { n_ctx: 4096, kv: KvChoice::new(KvFormat::F16, KvFormat::Q8_0), ..setup() };
+    let with = |reach, strict| {
+        let ask = Offload { strict, ..Offload::new(GpuLayers::Count(n)) };
+        offload(&model, &options, &beside(&Card::reaching(reach)), &ask)
+    };
+    let mut engine = with(rows - 1, false).unwrap();
+    let plan = engine.offloaded().unwrap().clone();
+    assert_eq!((plan.layers, plan.caches(), plan.gpu.kv, plan.n_ubatch), (n, &[0; LAYERS][..], 0, None));
+    let why = "a layer's K rows take 1048576 bytes for 4096 tokens, and kernels reach 1048575 of a buffer";
+    assert_eq!(told(&plan), [("kv_write", why, false, of.clone()), ("attention", why, false, of)]);
+    assert!(evaluate(&mut engine) == alone_with(&model, &options));
+    assert!(matches!(with(rows - 1, true).map(|_| ()), Err(OffloadError::Strict { .. })));
+    let engine = with(rows, true).unwrap();
+    assert_eq!(engine.offloaded().unwrap().caches(), [0, 0, 0, 1, 1]);
+}
+
+#[test]
+fn micro_batches_are_halved_until_the_card_reaches_their_intermediates() {
+    let model = llama();
+    let all = ask(GpuLayers::All, None);
+    let plan = |reach| plan_offload(&model, &setup(), &beside(&Card::reaching(reach)), &all);
+    let mut arena = planned(&model, &Card::new(usize::MAX), &all).gpu.compute as usize;
+    assert_eq!(plan(arena).unwrap().n_ubatch, None);
+    for n_ubatch in [8, 4, 2, 1] {
+        let card = Card::reaching(arena - 1);
+        let mut engine =
+            offload(&model, &setup(), &beside(&card), &Offload { strict: true, ..all.clone() }).unwrap();
+        let went = engine.offloaded().unwrap().clone();
+        assert_eq!((went.n_ubatch, went.layers, engine.options().n_ubatch), (Some(n_ubatch), MOST, n_ubatch));
+        assert!(went.gpu.compute < arena as u64);
+        assert_eq!(card.used() as u64, went.gpu.total());
+        let options = EngineOptions { n_ubatch, ..setup() };
+        assert!(evaluate(&mut engine) == alone_with(&model, &options), "{n_ubatch} tokens");
+        arena = went.gpu.compute as usize;
+    }
+    // The intermediates of a single token: all layers cannot be had, which is said with the number that can.
+    let reach = arena - 1;
+    let Err(OffloadError::DoesNotFit { reach: told, fits: Some(fits), budget: None, .. }) = plan(reach)
+    else {
+        panic!("{:?}", plan(reach));
+    };
+    assert_eq!(told, Some(reach));
+    let with = |layers| offload(&model, &setup(), &beside(&Card::reaching(reach)), &ask(layers, None));
+    assert_eq!(with(GpuLayers::Count(fits)).unwrap().offloaded().unwrap().layers, fits);
+    assert!(with(GpuLayers::Count(fits + 1)).is_err());
+    let mut auto = with(GpuLayers::Auto).unwrap();
+    assert_eq!(auto.offloaded().unwrap().layers, fits);
+    evaluate(&mut auto);
+}
+
+#[test]
+fn more_logits_than_the_card_reaches_at_once_are_had_in_smaller_micro_batches() {
+    const WORDS: usize = 4096;
+    let mut tiny = tiny("llama", false, Format::Q8_0, false);
+    tiny.tensors.retain(|t| t.name != "output.bias");
+    for name in ["token_embd.weight", "output.weight"] {
+        let tensor = tiny.tensor(name);
+        let row = tensor.bytes.len() / VOCAB;
+        tensor.bytes = tensor.bytes.iter().copied().cycle().take(WORDS * row).collect();
+        tensor.shape[1] = WORDS as u64;
+    }
+    let model = tiny.model().unwrap();
+    let all = ask(GpuLayers::All, None);
+    // Enough for a prompt, of which only the last logits are wanted.
+    let enough = planned(&model, &Card::new(usize::MAX), &all).gpu.compute as usize;
+    assert!(enough < 16 * WORDS * 4, "{enough}");
+    let mut engine = offload(&model, &setup(), &beside(&Card::reaching(enough)), &all).unwrap();
+    assert_eq!(engine.offloaded().unwrap().n_ubatch, None);
+    // Twice: that it does not fit is remembered.
+    let mut cpu = Engine::new(model.clone(), setup()).unwrap();
+    for first in [0, 19] {
+        let batch = sequence(0, first, &ids(19, 2));
+        let error = nmse(&decode(&mut engine, &batch), &decode(&mut cpu, &batch));
+        assert!(error < 1e-9, "{error:e}");
+        let mut seen = Vec::new();
+        engine.cells().truncate(0, first as u32).unwrap();
+        let mut logits = Vec::new();
+        engine.observe(&batch, &mut logits, &mut |seen_here| seen.push(seen_here.x.len())).unwrap();
+        assert_eq!(logits.len(), 19 * WORDS);
+        assert!(!seen.is_empty());
+    }
 }

@@ -116,6 +116,11 @@ impl Gpu {
         if let (Some(first), Some(free)) = (lines.first_mut(), self.adapter.free) {
             let _ = write!(first, "; {} are free", show::size(free));
         }
+        if let Some(n) = plan.n_ubatch {
+            lines.push(format!(
+                "  micro-batches of {n} tokens, and not more: the intermediates of more are more than it reaches of a buffer"
+            ));
+        }
         let behind = left_behind(plan);
         lines
             .extend(behind.iter().map(|line| format!("  on the CPU though its layer is on the GPU: {line}")));
@@ -130,7 +135,7 @@ impl Gpu {
         json!({
             "device": self.adapter.name, "backend": self.adapter.api, "kind": self.adapter.kind,
             "layers": plan.layers, "of": plan.of, "free": self.adapter.free,
-            "on_gpu": side(&plan.gpu), "on_cpu": side(&plan.cpu), "left_behind": behind,
+            "ubatch": plan.n_ubatch, "on_gpu": side(&plan.gpu), "on_cpu": side(&plan.cpu), "left_behind": behind,
         })
     }
 
@@ -240,16 +245,20 @@ fn ranges(sorted: &[usize]) -> String {
 /// An error of offloading as the user reads it.
 pub(super) fn explain(error: OffloadError, options: &GpuOptions) -> anyhow::Error {
     match error {
-        OffloadError::DoesNotFit { device, asked, of, needed, budget, fits } => {
+        OffloadError::DoesNotFit { device, asked, of, needed, budget, reach, fits } => {
             let flag = match options.layers {
                 GpuLayers::Auto => "--gpu-layers auto".into(),
                 GpuLayers::All => "--gpu-layers all".into(),
                 GpuLayers::Count(n) => format!("--gpu-layers {n}"),
             };
             let which = format!("{asked} of {of} layers");
-            let room = match budget {
-                Some(budget) => format!("{} may be taken", show::size(budget)),
-                None => "the device refused the memory".into(),
+            let room = match (reach, budget) {
+                (Some(reach), _) => format!(
+                    "its kernels reach {} of a buffer, and the intermediates of a single token are more",
+                    show::size(reach as u64)
+                ),
+                (None, Some(budget)) => format!("{} may be taken", show::size(budget)),
+                (None, None) => "the device refused the memory".into(),
             };
             let hint = match fits {
                 Some(0) => "-ngl 0 would: not even the output fits".into(),

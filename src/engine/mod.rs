@@ -7,6 +7,7 @@ mod adapter;
 mod memory;
 mod observe;
 mod offload;
+mod reach;
 mod reserve;
 mod session;
 mod split;
@@ -124,17 +125,19 @@ pub struct Engine {
     inputs: Inputs,
     rows: Vec<f32>,
     profile: Option<Profile>,
+    /// A shape whose intermediates are more than a device reaches of a buffer: so are those of larger ones.
+    too_large: Option<BatchShape>,
 }
 
 /// Ask every backend for what it declines, and bring the caches of layers whose attention or write is declined to the
-/// CPU with them: a cache is only read where it lives. Gives the names of the nodes declined, with the reasons.
+/// CPU with them: a cache is only read where it lives. Those that a device does not reach go there, too. Gives the names of the nodes declined, with the reasons.
 fn settle(
     model: &Model,
     options: &EngineOptions,
     homes: &mut (Vec<usize>, Vec<usize>),
     backends: &[&dyn Backend],
 ) -> Result<Vec<(String, Why)>> {
-    let mut all: Vec<(String, Why)> = Vec::new();
+    let mut all = reach::bring_large_caches(model, options, &mut homes.1, backends)?;
     for n_tokens in [options.n_ubatch.min(options.n_ctx), 1] {
         let graph = model.graph(BatchShape { n_tokens, n_out: 1 }, options.kv)?;
         loop {
@@ -176,6 +179,11 @@ fn compile(
     let lowered = exec::lower(&graph, &placement, backends);
     let layout = exec::layout(&lowered, backends.len());
     Ok((lowered, layout))
+}
+
+/// The shape of a micro-batch.
+fn shape_of(part: &[BatchToken]) -> BatchShape {
+    BatchShape { n_tokens: part.len(), n_out: part.iter().filter(|t| t.logits).count() }
 }
 
 /// The weights that the nodes of a lowered graph read, with the device of the node.
@@ -257,21 +265,29 @@ impl Engine {
     pub fn profile(&mut self, on: bool) -> Option<Profile> {
         std::mem::replace(&mut self.profile, on.then(Profile::default))
     }
-    /// Make sure that a plan for this shape is ready, and put it first.
-    fn prepare(&mut self, shape: BatchShape) -> Result<()> {
+    /// Make sure that a plan for this shape is ready, and put it first. False where that is for several tokens and a device
+    /// does not reach all of their intermediates.
+    fn prepare(&mut self, shape: BatchShape) -> Result<bool> {
         if let Some(at) = self.plans.iter().position(|(s, _)| *s == shape) {
             self.plans.make_contiguous()[..=at].rotate_right(1);
-            return Ok(());
+            return Ok(true);
+        }
+        if self.too_large.is_some_and(|too| shape.n_tokens >= too.n_tokens && shape.n_out >= too.n_out) {
+            return Ok(false);
         }
         let backends: Vec<&dyn Backend> = self.devices.iter().map(|d| &*d.backend).collect();
         let homes = Homes { weights: &self.homes.0, kv: &self.homes.1 };
         let (lowered, layout) = compile(&self.model, self.options.kv, shape, &homes, &backends)?;
+        if shape.n_tokens > 1 && !reach::reaches(&layout, &backends) {
+            self.too_large = Some(shape);
+            return Ok(false);
+        }
         self.load(&lowered)?;
         self.reserve_arenas(&layout.arena)?;
         let plan = exec::prepare(&lowered, &layout, &self.devices)?;
         self.plans.truncate(PLANS - 1);
         self.plans.push_front((shape, plan));
-        Ok(())
+        Ok(true)
     }
 
     /// Load every weight where a node reads it, if it is not there yet.
@@ -298,18 +314,25 @@ impl Engine {
         if let Some((index, token)) = batch.iter().enumerate().find(|(_, t)| t.id as usize >= n_vocab) {
             return Err(EngineError::Token { id: token.id, index, n_vocab });
         }
-        let mut first = 0;
-        for part in batch.chunks(self.options.n_ubatch) {
-            self.decode_ubatch(part, first, logits)?;
-            first += part.len();
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let mut part = self.ubatch(rest);
+            while !self.prepare(shape_of(part))? {
+                part = reach::half(part);
+            }
+            self.decode_ubatch(part, batch.len() - rest.len(), logits)?;
+            rest = &rest[part.len()..];
         }
         Ok(())
     }
 
-    fn decode_ubatch(&mut self, part: &[BatchToken], first: usize, logits: &mut Vec<f32>) -> Result<()> {
-        let n_out = part.iter().filter(|t| t.logits).count();
-        self.prepare(BatchShape { n_tokens: part.len(), n_out })?;
+    /// The first micro-batch of a batch.
+    fn ubatch<'a>(&self, batch: &'a [BatchToken]) -> &'a [BatchToken] {
+        &batch[..batch.len().min(self.options.n_ubatch)]
+    }
 
+    /// Evaluate a micro-batch whose plan is ready. `first` is the place in the batch of its first token.
+    fn decode_ubatch(&mut self, part: &[BatchToken], first: usize, logits: &mut Vec<f32>) -> Result<()> {
         let places: Vec<SeqPos> = part.iter().map(|t| SeqPos { seq: t.sequence, pos: t.position }).collect();
         let mut slots = Vec::with_capacity(part.len());
         self.cells.append(&places, &mut slots)?;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use chaski_gguf::Gguf;
 
-use super::{BatchToken, Engine, EngineError, Result};
+use super::reach::{half, reaches};
+use super::{BatchToken, Engine, EngineError, Result, shape_of};
 use crate::backend::Backend;
 use crate::exec::{self, Homes};
 use crate::graph::{Graph, NodeId, Op, WeightId};
@@ -77,14 +78,28 @@ impl Engine {
         logits: &mut Vec<f32>,
         watch: &mut dyn FnMut(&Observed<'_>),
     ) -> Result<()> {
-        for part in batch.chunks(self.options.n_ubatch) {
-            let n_out = part.iter().filter(|t| t.logits).count();
-            let shape = BatchShape { n_tokens: part.len(), n_out };
-            let mut graph = self.model.graph(shape, self.options.kv)?;
-            let taps = tap(&mut graph, &|_| true);
-            self.watch_graph(part, shape, &graph, &taps, logits, watch)?;
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let mut part = self.ubatch(rest);
+            while !self.observe_ubatch(part, logits, watch)? {
+                part = half(part);
+            }
+            rest = &rest[part.len()..];
         }
         Ok(())
+    }
+
+    /// See [`Engine::watch_graph`] for what is given back.
+    fn observe_ubatch(
+        &mut self,
+        part: &[BatchToken],
+        logits: &mut Vec<f32>,
+        watch: &mut dyn FnMut(&Observed<'_>),
+    ) -> Result<bool> {
+        let shape = shape_of(part);
+        let mut graph = self.model.graph(shape, self.options.kv)?;
+        let taps = tap(&mut graph, &|_| true);
+        self.watch_graph(part, shape, &graph, &taps, logits, watch)
     }
 
     /// As [`Engine::observe`], but only what meets the matrices `wanted` by name is shown, nothing is computed that comes
@@ -99,21 +114,36 @@ impl Engine {
         wanted: &dyn Fn(&str) -> bool,
         watch: &mut dyn FnMut(&Observed<'_>),
     ) -> Result<()> {
-        for part in batch.chunks(self.options.n_ubatch) {
-            // With all rows wanted the last layer computes all of them; the plan is kept under the shape without logits,
-            // because what would make them is cut off.
-            let whole = BatchShape { n_tokens: part.len(), n_out: part.len() };
-            let mut graph = self.model.graph(whole, self.options.kv)?;
-            let taps = tap(&mut graph, wanted);
-            let Some(last) = taps.iter().flat_map(|tap| tap.ids.iter().chain([&tap.x])).max().copied() else {
-                return Ok(());
-            };
-            graph.cut_after(last);
-            let silent: Vec<BatchToken> = part.iter().map(|t| BatchToken { logits: false, ..*t }).collect();
-            let shape = BatchShape { n_tokens: part.len(), n_out: 0 };
-            self.watch_graph(&silent, shape, &graph, &taps, &mut Vec::new(), watch)?;
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let mut part = self.ubatch(rest);
+            while !self.observe_some_ubatch(part, wanted, watch)? {
+                part = half(part);
+            }
+            rest = &rest[part.len()..];
         }
         Ok(())
+    }
+
+    /// See [`Engine::watch_graph`] for what is given back.
+    fn observe_some_ubatch(
+        &mut self,
+        part: &[BatchToken],
+        wanted: &dyn Fn(&str) -> bool,
+        watch: &mut dyn FnMut(&Observed<'_>),
+    ) -> Result<bool> {
+        // With all rows wanted the last layer computes all of them; the plan is kept under the shape without logits,
+        // because what would make them is cut off.
+        let whole = BatchShape { n_tokens: part.len(), n_out: part.len() };
+        let mut graph = self.model.graph(whole, self.options.kv)?;
+        let taps = tap(&mut graph, wanted);
+        let Some(last) = taps.iter().flat_map(|tap| tap.ids.iter().chain([&tap.x])).max().copied() else {
+            return Ok(true);
+        };
+        graph.cut_after(last);
+        let silent: Vec<BatchToken> = part.iter().map(|t| BatchToken { logits: false, ..*t }).collect();
+        let shape = BatchShape { n_tokens: part.len(), n_out: 0 };
+        self.watch_graph(&silent, shape, &graph, &taps, &mut Vec::new(), watch)
     }
 
     /// Let every weight that `file` holds take the place of the model's own: same name, shape and format.
@@ -144,7 +174,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Evaluate one micro-batch by this graph, and show what is tapped.
+    /// Evaluate one micro-batch by this graph, and show what is tapped. False, and nothing is done, where it has several tokens
+    /// and a device does not reach all of their intermediates.
     fn watch_graph(
         &mut self,
         part: &[BatchToken],
@@ -153,12 +184,15 @@ impl Engine {
         taps: &[Tap],
         logits: &mut Vec<f32>,
         watch: &mut dyn FnMut(&Observed<'_>),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let backends: Vec<&dyn Backend> = self.devices.iter().map(|d| &*d.backend).collect();
         let homes = Homes { weights: &self.homes.0, kv: &self.homes.1 };
         let placement = exec::place(graph, &homes, &backends);
         let lowered = exec::lower(graph, &placement, &backends);
         let layout = exec::layout(&lowered, backends.len());
+        if shape.n_tokens > 1 && !reaches(&layout, &backends) {
+            return Ok(false);
+        }
         self.load(&lowered)?;
         // Ready-made plans hold windows into arenas that may be too small now; and this one must not outlive the
         // micro-batch, since ordinary evaluation has no use for what it keeps.
@@ -209,6 +243,6 @@ impl Engine {
                 experts,
             });
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::reserve::{is_memory_of, shapes};
+use super::reach::{compile_shapes, reaches};
+use super::reserve::is_memory_of;
 use super::split::{self, CPU, GPU, Part};
-use super::{Engine, EngineError, EngineOptions, compile, kv_bytes, settle, weights_read};
+use super::{Engine, EngineError, EngineOptions, kv_bytes, settle, weights_read};
 use crate::backend::{Backend, Why};
 use crate::exec::{Homes, Lowered};
 use crate::graph::{Graph, Node, NodeId, Op};
@@ -88,12 +89,17 @@ pub struct OffloadPlan {
     pub of: usize,
     /// How many of those that were planned were given back, because their memory was refused after all.
     pub given_back: usize,
+    /// Tokens that are evaluated at once, where that is fewer than was asked for: of more, the second device does not reach the
+    /// intermediates in one buffer.
+    pub n_ubatch: Option<usize>,
     /// Bytes taken on the CPU.
     pub cpu: Usage,
     /// Bytes taken on the second device.
     pub gpu: Usage,
     /// What runs on the CPU although its layer is offloaded, in the order of the graph.
     pub fallbacks: Vec<Fallback>,
+    /// Whether the second device reaches the intermediates of a single token in one buffer.
+    reaches: bool,
     homes: (Vec<usize>, Vec<usize>),
 }
 
@@ -157,6 +163,8 @@ pub enum OffloadError {
         needed: Usage,
         /// What may be taken, where that decided; none where the device refused the memory.
         budget: Option<u64>,
+        /// What its kernels reach of one buffer, where the intermediates of a single token are more and that decided.
+        reach: Option<usize>,
         /// The most layers that do fit; none where what is placed by name does not fit already.
         fits: Option<usize>,
     },
@@ -269,12 +277,13 @@ impl Planner<'_> {
             of: plan.of,
             needed: plan.gpu,
             budget,
+            reach: (!plan.reaches).then(|| self.backends[GPU].max_buffer()),
             fits,
         }
     }
 
     fn fits(&self, plan: &OffloadPlan) -> bool {
-        self.ask.budget.is_none_or(|budget| plan.gpu.total() <= budget)
+        plan.reaches && self.ask.budget.is_none_or(|budget| plan.gpu.total() <= budget)
     }
 
     /// The plan with the most layers, at most `most`, that fits; none where not even no layer does.
@@ -300,15 +309,16 @@ impl Planner<'_> {
 
     /// What goes where with so many layers.
     fn with_layers(&self, n: usize) -> Result<OffloadPlan, EngineError> {
-        let (model, options) = (self.model, self.options);
+        let (model, mut options) = (self.model, self.options.clone());
         let mut homes = split::homes(model, options.kv, n, &self.ask.pins, self.ask.kv)?;
-        let declined = settle(model, options, &mut homes, &self.backends)?;
+        let declined = settle(model, &options, &mut homes, &self.backends)?;
         let mut used = [Usage::default(); 2];
         let mut read = BTreeSet::new();
         let mut fallbacks: Vec<Fallback> = Vec::new();
-        for shape in shapes(options) {
-            let by = Homes { weights: &homes.0, kv: &homes.1 };
-            let (lowered, layout) = compile(model, options.kv, shape, &by, &self.backends)?;
+        let mut within = true;
+        let by = Homes { weights: &homes.0, kv: &homes.1 };
+        for (lowered, layout) in compile_shapes(model, &mut options, &by, &self.backends)? {
+            within &= reaches(&layout, &self.backends);
             for (used, bytes) in used.iter_mut().zip(&layout.arena) {
                 used.compute = used.compute.max(*bytes as u64);
             }
@@ -334,7 +344,18 @@ impl Planner<'_> {
         }
         let [cpu, gpu] = used;
         let of = split::most(model);
-        Ok(OffloadPlan { layers: n, of, given_back: 0, cpu, gpu, fallbacks, homes })
+        let n_ubatch = Some(options.n_ubatch).filter(|n| *n < self.options.n_ubatch);
+        Ok(OffloadPlan {
+            layers: n,
+            of,
+            given_back: 0,
+            n_ubatch,
+            cpu,
+            gpu,
+            fallbacks,
+            reaches: within,
+            homes,
+        })
     }
 
     /// The nodes of offloaded layers that run on the CPU, and why.

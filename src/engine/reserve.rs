@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{BatchShape, Engine, EngineError, EngineOptions, compile, settle, split, weights_read};
+use super::reach::{compile_shapes, rows_bytes};
+use super::{BatchShape, Engine, EngineError, EngineOptions, settle, split, weights_read};
 use crate::backend::{Backend, BackendError, Inputs, KvLayer};
 use crate::exec::{Device, Homes, Lowered};
 use crate::kv::{Cells, KvFormat};
@@ -64,6 +65,8 @@ impl Engine {
         options.n_ubatch = options.n_ubatch.max(1);
         let refs: Vec<&dyn Backend> = backends.iter().map(|b| &**b).collect();
         let declined = settle(&model, &options, &mut homes, &refs)?;
+        let by = Homes { weights: &homes.0, kv: &homes.1 };
+        let compiled = compile_shapes(&model, &mut options, &by, &refs)?;
         let mut devices = Vec::new();
         for backend in backends {
             let weights = vec![None; model.weights().list().len()];
@@ -84,12 +87,11 @@ impl Engine {
             inputs: Inputs::default(),
             rows: Vec::new(),
             profile: None,
+            too_large: None,
         };
         engine.reserve_caches()?;
         let mut lowered = Vec::new();
-        for shape in shapes(&engine.options) {
-            let homes = Homes { weights: &engine.homes.0, kv: &engine.homes.1 };
-            let (graph, layout) = compile(&engine.model, engine.options.kv, shape, &homes, &refs)?;
+        for (graph, layout) in compiled {
             engine.reserve_arenas(&layout.arena)?;
             lowered.push(graph);
         }
@@ -104,9 +106,7 @@ impl Engine {
         for (layer, home) in self.homes.1.iter().enumerate().rev() {
             let Some(device) = self.devices.get_mut(*home) else { continue };
             let rows = |format: KvFormat, dim: usize, what: &str| {
-                // Saturating: an absurd product is refused as memory that cannot be had.
-                let heads = options.n_ctx.saturating_mul(hp.n_head_kv);
-                let bytes = heads.saturating_mul(format.row_bytes(dim));
+                let bytes = rows_bytes(options.n_ctx, hp.n_head_kv, format, dim);
                 let most = Some(hp.n_layer.saturating_sub(layer));
                 device.backend.alloc(bytes, what).map_err(|error| Refused { error: error.into(), most })
             };
@@ -159,6 +159,6 @@ impl Engine {
             }
         }
         let [largest, _] = shapes(&self.options);
-        self.prepare(largest)
+        self.prepare(largest).map(|_| ())
     }
 }

@@ -31,6 +31,9 @@ pub struct GpuOptions {
     pub exact: bool,
     /// Kernels guard their accesses and loops, as they do in debug builds: for tests.
     pub checked: bool,
+    /// Bytes that kernels reach of a buffer, where that is to be less than what the device allows: for tests of what is divided
+    /// then, or stays on the CPU.
+    pub max_binding: Option<usize>,
 }
 
 /// What kind of device an adapter is, from the best to the last.

@@ -15,6 +15,8 @@ use crate::backend::{BackendError, Result};
 
 /// Threads that work on a row together, at least.
 const LANES: u32 = 32;
+/// Bytes that a kernel can name: it counts 32-bit words in 32 bits.
+const REACH: u64 = 16 << 30;
 
 /// What a device can do beyond what all of them can.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -77,6 +79,7 @@ pub(crate) struct Device {
     failed: Arc<OnceLock<String>>,
     /// Whether kernels guard their accesses and loops.
     pub(crate) checked: bool,
+    max_binding: usize,
     pub(super) pipelines: Mutex<HashMap<KernelKey, Arc<ComputePipeline>>>,
     pub(super) layouts: Mutex<HashMap<super::shader::Bindings, super::pipeline::Layout>>,
     staging: Mutex<Staging>,
@@ -126,6 +129,9 @@ impl Device {
                 LANES
             },
         };
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(REACH);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let max_binding = options.max_binding.map_or(most, |lower| lower.min(most)) / 16 * 16;
         Ok(Device {
             device,
             queue,
@@ -135,6 +141,7 @@ impl Device {
             raw,
             failed,
             checked: options.checked || cfg!(debug_assertions),
+            max_binding,
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
             staging: Mutex::default(),
@@ -160,8 +167,7 @@ impl Device {
 
     /// Bytes that a kernel can reach of one buffer.
     pub(crate) fn max_binding(&self) -> usize {
-        let most = self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size);
-        usize::try_from(most).unwrap_or(usize::MAX) / 16 * 16
+        self.max_binding
     }
 
     /// Bytes of the device's memory that are free now, where the system tells.

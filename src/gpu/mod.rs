@@ -115,11 +115,6 @@ impl Gpu {
     pub fn counters(&self) -> Counters {
         self.device.counters()
     }
-    /// The most that a buffer of intermediates or of a layer's K or V rows may have, in bytes. Weights may have more: they
-    /// are divided.
-    pub fn max_buffer(&self) -> usize {
-        self.device.max_binding()
-    }
     /// Bytes that a weight of this shape takes on the device; none where no kernel reads the format.
     pub fn stored_bytes(format: Format, shape: Shape) -> Option<u64> {
         if shape.rows() == 1 {
@@ -160,6 +155,9 @@ impl Backend for Gpu {
     }
     fn activation(&self, _: Format) -> Act {
         Act::F32
+    }
+    fn max_buffer(&self) -> usize {
+        self.device.max_binding()
     }
     fn alloc(&self, bytes: usize, what: &str) -> Result<Arc<dyn Buffer>> {
         Ok(Arc::new(GpuBuffer::new(&self.device, bytes, what)?))

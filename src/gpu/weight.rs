@@ -69,7 +69,10 @@ impl VectorPool {
         let words = values.len().next_multiple_of(4);
         let (buffer, at) = match chunk.take() {
             Some((buffer, at)) if (at + words) * 4 <= backend::Buffer::bytes(&*buffer) => (buffer, at),
-            _ => (Arc::new(GpuBuffer::new(device, words.max(VECTORS) * 4, what)?), 0),
+            _ => {
+                let chunk = VECTORS.min(device.max_binding() / 4);
+                (Arc::new(GpuBuffer::new(device, words.max(chunk) * 4, what)?), 0)
+            }
         };
         device.write(&buffer.buffer, at * 4, bytemuck::cast_slice(values))?;
         *chunk = Some((buffer.clone(), at + words));

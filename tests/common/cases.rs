@@ -66,6 +66,11 @@ pub fn allowed(case: &Case, model: &Model) -> f64 {
     if let Some((_, peer)) = case.base {
         return 1.3 * peer;
     }
+    allowed_with_f16(case, model)
+}
+
+/// The same with an f16 cache, whatever the case has.
+pub fn allowed_with_f16(case: &Case, model: &Model) -> f64 {
     if model.hparams().experts.is_some() {
         return 3e-2;
     }

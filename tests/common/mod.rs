@@ -176,6 +176,11 @@ impl GgufBytes {
 /// A llama of two layers with random f32 weights and a SentencePiece tokenizer: 3 special tokens, 256 byte tokens and a few
 /// pieces.
 pub fn tiny_llama() -> GgufBytes {
+    tiny_llama_with_heads_of(8)
+}
+
+/// The same with heads of `d` values.
+pub fn tiny_llama_with_heads_of(d: u64) -> GgufBytes {
     const EMBD: u64 = 32;
     const FF: u64 = 64;
     let pieces = [
@@ -225,7 +230,7 @@ pub fn tiny_llama() -> GgufBytes {
         .u32("llama.feed_forward_length", FF as u32)
         .u32("llama.attention.head_count", 4)
         .u32("llama.attention.head_count_kv", 2)
-        .u32("llama.rope.dimension_count", 8)
+        .u32("llama.rope.dimension_count", d as u32)
         .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
         .str("tokenizer.ggml.model", "llama")
         .strs("tokenizer.ggml.tokens", &tokens)
@@ -234,13 +239,16 @@ pub fn tiny_llama() -> GgufBytes {
         .u32("tokenizer.ggml.bos_token_id", 1)
         .u32("tokenizer.ggml.eos_token_id", 2)
         .tensor("token_embd.weight", &[EMBD, vocab], &random(EMBD * vocab));
+    if d != EMBD / 4 {
+        file = file.u32("llama.attention.key_length", d as u32).u32("llama.attention.value_length", d as u32);
+    }
     for layer in 0..2 {
         let ones = vec![1.0; EMBD as usize];
         for (name, rows, columns) in [
-            ("attn_q", EMBD, EMBD),
-            ("attn_k", EMBD, EMBD / 2),
-            ("attn_v", EMBD, EMBD / 2),
-            ("attn_output", EMBD, EMBD),
+            ("attn_q", EMBD, 4 * d),
+            ("attn_k", EMBD, 2 * d),
+            ("attn_v", EMBD, 2 * d),
+            ("attn_output", 4 * d, EMBD),
             ("ffn_gate", EMBD, FF),
             ("ffn_up", EMBD, FF),
             ("ffn_down", FF, EMBD),

@@ -108,7 +108,26 @@ impl Tiny {
     /// A model of this architecture with matrices of this format; none where the architecture has no such form. Optional
     /// weights are there, but for an output matrix where `tied`.
     pub fn new(arch: &str, experts: bool, format: Format, tied: bool) -> Option<Tiny> {
+        Tiny::with_keys(arch, experts, format, tied, &[])
+    }
+
+    /// A dense model whose heads have `d` values.
+    pub fn with_heads_of(d: usize, arch: &str, format: Format) -> Tiny {
+        let keys = ["attention.key_length", "attention.value_length", "rope.dimension_count"];
+        let keys = keys.map(|key| (key, d as u32));
+        Tiny::with_keys(arch, false, format, false, &keys).expect("a dense form")
+    }
+
+    /// The same with further keys, or other values of those that it has.
+    fn with_keys(
+        arch: &str,
+        experts: bool,
+        format: Format,
+        tied: bool,
+        keys: &[(&str, u32)],
+    ) -> Option<Tiny> {
         let mut tiny = Tiny::frame(arch, experts);
+        keys.iter().for_each(|(key, value)| tiny.set(key, *value));
         let wanted = match Model::wanted(&tiny.file()) {
             Err(ModelError::Key { key, .. }) if !experts && key.ends_with(".expert_count") => return None,
             wanted => wanted.unwrap(),
