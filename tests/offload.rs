@@ -54,7 +54,7 @@ impl Card {
     }
     fn with(memory: usize, reach: usize) -> Card {
         let cpu = CpuBackend::new(options(1, 64, 16).cpu).unwrap();
-        let declines = |_: &Graph, _| false;
+        let declines = |_: &Graph, _: NodeId| false;
         Card { cpu, memory, reach, declines, held: Mutex::default(), log: Mutex::default() }
     }
     /// Bytes that are taken now.

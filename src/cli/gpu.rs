@@ -118,7 +118,7 @@ impl Gpu {
         }
         if let Some(n) = plan.n_ubatch {
             lines.push(format!(
-                "  micro-batches of {n} tokens, and not more: the intermediates of more are more than it reaches of a buffer"
+                "  micro-batches of {n} tokens: the intermediates of more exceed what it binds of one buffer"
             ));
         }
         let behind = left_behind(plan);

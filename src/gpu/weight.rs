@@ -70,8 +70,8 @@ impl VectorPool {
         let (buffer, at) = match chunk.take() {
             Some((buffer, at)) if (at + words) * 4 <= backend::Buffer::bytes(&*buffer) => (buffer, at),
             _ => {
-                let chunk = VECTORS.min(device.max_binding() / 4);
-                (Arc::new(GpuBuffer::new(device, words.max(chunk) * 4, what)?), 0)
+                let least = VECTORS.min(device.max_binding() / 4);
+                (Arc::new(GpuBuffer::new(device, words.max(least) * 4, what)?), 0)
             }
         };
         device.write(&buffer.buffer, at * 4, bytemuck::cast_slice(values))?;
