@@ -242,7 +242,7 @@ fn what_the_gpu_has_no_kernel_for_is_named_and_refused_under_strict_gpu() {
     }
     let formats = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "f8_e4m3"];
     let place = Place::new();
-    let neighbours = formats.iter().zip(formats.iter().cycle().skip(1));
+    let neighbours = formats.into_iter().zip(formats.into_iter().cycle().skip(1));
     for (k, v) in neighbours {
         let run = place.inspect(&["-ngl", "all", "-ctk", k, "-ctv", v, "--strict-gpu"]);
         assert_eq!(run.code, Some(0), "{k}, {v}: {run:?}");

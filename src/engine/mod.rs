@@ -130,7 +130,8 @@ pub struct Engine {
 }
 
 /// Ask every backend for what it declines, and bring the caches of layers whose attention or write is declined to the
-/// CPU with them: a cache is only read where it lives. Those that a device does not reach go there, too. Gives the names of the nodes declined, with the reasons.
+/// CPU with them: a cache is only read where it lives. Those that a device does not reach go there, too. Gives the names of
+/// the nodes declined, with the reasons.
 fn settle(
     model: &Model,
     options: &EngineOptions,
