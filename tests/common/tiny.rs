@@ -127,7 +127,9 @@ impl Tiny {
         keys: &[(&str, u32)],
     ) -> Option<Tiny> {
         let mut tiny = Tiny::frame(arch, experts);
-        keys.iter().for_each(|(key, value)| tiny.set(key, *value));
+        for (key, value) in keys {
+            tiny.set(key, *value);
+        }
         let wanted = match Model::wanted(&tiny.file()) {
             Err(ModelError::Key { key, .. }) if !experts && key.ends_with(".expert_count") => return None,
             wanted => wanted.unwrap(),
