@@ -282,7 +282,7 @@ fn label(text: &str, (x, y): (f64, f64), bounds: Rect, taken: &mut Vec<Rect>) ->
     let width = LETTER * text.chars().count() as f64;
     let sides = [
         ("start", x + 8.0, y + 4.0),
-        ("mid", x, y - 8.0),
+        ("mid", x, y - 9.0),
         ("end", x - 8.0, y + 4.0),
         ("mid", x, y + 17.0),
         ("start", x + 6.0, y - 7.0),
