@@ -120,7 +120,7 @@ fn caches_of_every_format_and_of_every_head_size_agree_with_the_cpus() {
 }
 
 #[test]
-#[ignore = "every pair of formats on a model of every head size; run with: cargo test --release --test gpu_models -- --ignored"]
+#[ignore = "every pair of formats on a model of every head size; run with: cargo test --release --test gpu_models -- --ignored; not run as a whole yet"]
 fn caches_of_every_pair_agree_with_the_cpus_at_every_head_size() {
     let Some(gpu) = gpu() else { return };
     for d in HEAD_SIZES {
