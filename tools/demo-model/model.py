@@ -51,7 +51,7 @@ def fake_q4(w):
 
 def attention(q, k, v):
     """Causal attention of q [batch, heads, tokens, head] over k and v, which have fewer heads. Written out: on rows as short
-    as these torch's fused kernel takes three times as long, most of it going backward."""
+    as these a quarter of a step went into going backward through torch's fused kernel."""
     b, heads, t, head = q.shape
     kv_heads = k.shape[1]
     q = q.reshape(b * kv_heads, heads // kv_heads * t, head) * head**-0.5

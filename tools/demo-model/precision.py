@@ -1,7 +1,7 @@
 """Which arithmetic the matrix products of training use: bfloat16 where the CPU has it and it pays, f32 elsewhere.
 
 It is tried in a process of its own: where a virtual machine hides the tiles' properties (CPUID leaf 1D), torch's kernels
-for AMX end the process, and `ONEDNN_MAX_CPU_ISA=AVX512_CORE` is needed to forbid them.
+for AMX end the process by an illegal instruction.
 """
 
 import subprocess
